@@ -37,6 +37,7 @@ mod loading;
 mod memory_budget;
 mod openapi;
 mod operations;
+mod ordinary;
 mod schedules;
 mod outside;
 mod outside_http;

@@ -250,11 +250,23 @@ pub const PROBLEM_BYTES_MAX: usize = 2 * KIB as usize;
 /// Maximum length in bytes of the problems of a rejected file where another text quotes them.
 pub const REFUSAL_LINE_BYTES_MAX: usize = 300;
 /// Maximum size in bytes of the data that is kept of a plugin file besides its code.
-pub const DESCRIPTION_BYTES_MAX: u64 = 2 * MIB;
+pub const DESCRIPTION_BYTES_MAX: u64 = 3 * MIB;
 /// Maximum size in bytes of a manifest.
 pub const MANIFEST_BYTES_MAX: u64 = 64 * KIB;
 /// Maximum number of plugins on one node.
 pub const PLUGINS_MAX: usize = 1000;
+/// Maximum number of exported functions that are looked at as tasks.
+pub const FUNCTIONS_MAX: usize = 256;
+/// Maximum number of types of these functions.
+pub const TYPES_MAX: usize = 2000;
+/// Maximum number of parameters, and of members, cases and names of these types.
+pub const TYPE_MEMBERS_MAX: usize = 8192;
+/// Maximum size in bytes of the names of these.
+pub const TYPE_NAMES_BYTES_MAX: usize = 64 * KIB as usize;
+/// Maximum number of arguments of a program.
+pub const PROGRAM_ARGS_MAX: usize = 256;
+/// Maximum size in bytes of all arguments of a program.
+pub const PROGRAM_ARGS_BYTES_MAX: usize = 32 * KIB as usize;
 /// Maximum number of tasks of one plugin.
 pub const TASKS_MAX: usize = 64;
 /// Maximum number of regular expressions in all payload schemas of one plugin: each may use half a MiB of the host's

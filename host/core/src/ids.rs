@@ -211,6 +211,11 @@ fn is_name(text: &str) -> bool {
         && text.len() <= bounds::NAME_BYTES_MAX
 }
 
+/// A task's name within its plugin: one name, or names with dots between them, as "interface.function".
+fn is_task(text: &str) -> bool {
+    text.len() <= bounds::NAME_BYTES_MAX && text.split('.').all(is_name)
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
@@ -301,8 +306,12 @@ impl FromStr for TaskName {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         match text.split_once('/') {
-            Some((plugin, task)) if is_name(plugin) && is_name(task) => Ok(TaskName(text.into())),
-            _ => Err(ParseIdError::new("task", text, "expected \"plugin/task\", each part from a-z, 0-9 and `-`")),
+            Some((plugin, task)) if is_name(plugin) && is_task(task) => Ok(TaskName(text.into())),
+            _ => Err(ParseIdError::new(
+                "task",
+                text,
+                "expected \"plugin/task\", each part from a-z, 0-9 and `-`, the task also with dots",
+            )),
         }
     }
 }

@@ -3,5 +3,7 @@
 
 pub(crate) mod end;
 pub(crate) mod report;
+pub(crate) mod typed;
 pub(crate) mod run;
+pub(crate) mod plain;
 pub(crate) mod describe;

@@ -36,9 +36,9 @@ impl Engine {
         if !problems.is_empty() {
             return Err(SettingsError::NotGranted(LoadError { problems, passing: false }));
         }
-        let (id, text, its) = (plugin.id.clone(), Arc::clone(&plugin.manifest_text), settings.clone());
+        let (id, sources, its) = (plugin.id.clone(), Arc::clone(&plugin.sources), settings.clone());
         // Compiles the schemas, which may take long.
-        let read = tokio::task::spawn_blocking(move || Manifest::read(&id, &text, &its));
+        let read = tokio::task::spawn_blocking(move || Manifest::of(&id, &sources, &its));
         let mut manifest = match read.await {
             Ok(read) => read.map_err(SettingsError::Invalid)?,
             Err(error) => {
@@ -47,7 +47,7 @@ impl Engine {
             }
         };
         let notes = within_budget(&mut manifest, &plugin.id, settings, self.budget().total());
-        let problems = exports_check::problems(&manifest, (&*plugin.linked).into());
+        let problems = exports_check::problems(&manifest, &plugin.linked);
         if !problems.is_empty() {
             return Err(SettingsError::Invalid(problems));
         }
@@ -62,7 +62,7 @@ impl Engine {
             sandboxes: plugin.sandboxes,
             start_bytes: plugin.start_bytes,
             first_pages: plugin.first_pages,
-            manifest_text: Arc::clone(&plugin.manifest_text),
+            sources: Arc::clone(&plugin.sources),
             env: Arc::new(PluginEnv::new(plugin.id.as_str(), settings.clone(), &self.env)),
             linked: Arc::clone(&plugin.linked),
         }))

@@ -6,6 +6,7 @@ pub(crate) mod cache_trim;
 pub(crate) mod cache;
 pub(crate) mod examine;
 pub(crate) mod child_process;
+mod function_types;
 pub(crate) mod linked;
 pub(crate) mod dedup;
 pub(crate) mod exports_check;

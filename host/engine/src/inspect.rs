@@ -4,9 +4,12 @@
 pub(crate) mod symbol_names;
 pub(crate) mod strip;
 pub(crate) mod survey;
+pub(crate) mod core_module;
 pub(crate) mod line_table;
+pub(crate) mod host_interfaces;
+pub(crate) mod typed_exports;
+pub(crate) mod plain_exports;
 pub(crate) mod description;
 pub(crate) mod wit_signature;
-pub(crate) mod host_interfaces;
 pub(crate) mod contract_check;
 pub(crate) mod grants_check;

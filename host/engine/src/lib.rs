@@ -1,6 +1,6 @@
 //! Loads WebAssembly components as plugins, and runs one call of a plugin in a sandbox, from its input to its outcome.
 //!
-//! - [`Engine`] is the entry: [`Engine::load`] makes a [`Plugin`] of a component's bytes, [`Engine::call`] runs an attempt.
+//! - [`Engine`] is the entry: [`Engine::load`] makes a [`Plugin`] of a [`PluginFile`], [`Engine::call`] runs an attempt.
 //! - [`Call`] is one attempt: its input ([`CallInput`]) and its limits ([`AttemptLimits`]).
 //! - [`HostCalls`] is implemented by the caller: the calls that a guest makes while it runs.
 //! - [`AttemptHandle`] cancels or stops an attempt from outside; [`AttemptEnd`] is what it ends with.
@@ -24,7 +24,7 @@
 //!         extra_ca: None,
 //!     })?;
 //!     let bytes = std::fs::read("words.wasm")?;
-//!     let plugin = engine.load("words".parse()?, bytes.into(), &PluginSettings::default(), &|_| {}).await?;
+//!     let plugin = engine.load("words".parse()?, bytes, &PluginSettings::default(), &|_| {}).await?;
 //!     let input = CallInput::Job {
 //!         id: "0000000000001".into(),
 //!         task: "count".into(),
@@ -51,6 +51,7 @@ mod schedule;
 mod sandbox;
 mod wasmtime_config;
 mod inspect;
+mod plugin_file;
 mod compile;
 mod plugin;
 mod attempt;
@@ -66,6 +67,7 @@ pub use compile::child_process::{Compile, CompileLimits, compile_child_main};
 pub use engine::{Engine, EngineError, Settings};
 pub use load::{CheckReport, OnProgress, Progress};
 pub use plugin::Plugin;
+pub use plugin_file::PluginFile;
 pub use schedule::attempt_handle::AttemptHandle;
 pub use schedule::budget::{Budget, BudgetUsage, RELEASED, Reservation};
 pub use schedule::permits::{Permit, PermitPool};

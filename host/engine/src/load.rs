@@ -9,19 +9,24 @@ use crate::attempt::describe::describe;
 use crate::compile::cache::{self, CachedCode};
 use crate::compile::child_process::{self, ChildFiles, CompileFailure};
 use crate::compile::exports_check;
-use crate::compile::linked::Linked;
+use crate::compile::linked::{Exports, Linked};
 use crate::engine::{Engine, EngineVariant, POOL_RETRIES_MAX};
 use crate::inspect::contract_check;
 use crate::inspect::description::{Description, INTERRUPTED_MAX};
 use crate::inspect::grants_check::GrantsCheck;
 use crate::plugin::Plugin;
+use crate::plugin_file::PluginFile;
 use crate::sandbox::plugin_env::PluginEnv;
 use crate::spec::budget_check::within_budget;
 use crate::spec::file_name::plugin_id;
 use crate::spec::grants::PluginSettings;
 use crate::spec::manifest::Manifest;
 use crate::spec::problem::{LoadError, Problem, Problems};
+use crate::spec::sources::{ManifestSources, Origin, PlainTasks};
 use crate::wasmtime_config::{self, EngineKind};
+
+/// The beginning of the digest that is the version of a component which names none.
+const VERSION_CHARS: usize = 12;
 
 /// A step of loading a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +46,7 @@ pub enum Progress {
 /// The result of checking a file: what it is, and what loading it would do.
 #[derive(Debug)]
 pub struct CheckReport {
-    /// SHA-256 of the file, in hex.
+    /// SHA-256 of the file, in hex; of both files if a manifest is beside it.
     pub digest: String,
     /// Size of the file in bytes.
     pub bytes: u64,
@@ -75,12 +80,12 @@ impl Engine {
     pub async fn load(
         self: &Arc<Self>,
         id: PluginId,
-        bytes: Arc<[u8]>,
+        file: impl Into<PluginFile>,
         settings: &PluginSettings,
         progress: OnProgress<'_>,
     ) -> Result<Arc<Plugin>, LoadError> {
         let started = std::time::Instant::now();
-        let checked = self.check(id.as_str(), bytes, settings, progress).await;
+        let checked = self.check(id.as_str(), file, settings, progress).await;
         tracing::debug!(
             plugin = %id,
             digest = checked.digest,
@@ -96,23 +101,27 @@ impl Engine {
     pub async fn check(
         self: &Arc<Self>,
         id: &str,
-        bytes: Arc<[u8]>,
+        file: impl Into<PluginFile>,
         settings: &PluginSettings,
         progress: OnProgress<'_>,
     ) -> CheckReport {
+        let file = file.into();
         progress(Progress::Checking);
+        let bytes = Arc::clone(&file.component);
         let bytes_to_check = Arc::clone(&bytes);
         let inspected =
             run_blocking(move || (cache::digest_of(&bytes_to_check), contract_check::is_wasm(&bytes_to_check)));
         let mut checked = CheckReport::refused(String::new(), bytes.len(), Vec::new());
+        let mut component_digest = String::new();
         let is_wasm = match inspected.await {
             Ok((digest, is_wasm)) => {
-                checked.digest = digest;
+                checked.digest = file.digest(&digest);
+                component_digest = digest;
                 is_wasm
             }
             Err(failure) => Err(failure.problem),
         };
-        let reading = FileLoader { engine: self, digest: &checked.digest, bytes: &bytes, progress };
+        let reading = FileLoader { engine: self, digest: &component_digest, bytes: &bytes, progress };
         let found = match is_wasm {
             Ok(()) => reading.state().await,
             Err(problem) => Err(problem.into()),
@@ -134,12 +143,13 @@ impl Engine {
                 checked.notes = granted.notes();
                 let parsed = plugin_id(id).map_err(|problem| problems.push(problem));
                 if let (Ok(id), true) = (parsed, problems.is_empty()) {
-                    let loading = PluginBuilder { engine: self, id, settings, progress };
-                    match loading.plugin(found, &checked).await {
+                    let manifest = file.manifest.as_deref();
+                    let loading = PluginBuilder { engine: self, id, settings, progress, manifest };
+                    match loading.plugin(found, &checked, &component_digest).await {
                         Ok(plugin) => {
                             plugin.log_notes();
                             checked.notes.extend(plugin.notes.iter().cloned());
-                            checked.notes.extend(exports_check::notes(&plugin.manifest, (&*plugin.linked).into()));
+                            checked.notes.extend(exports_check::notes(&plugin.manifest, &plugin.linked));
                             checked.plugin = Some(Arc::new(plugin));
                         }
                         Err(error) => {
@@ -349,27 +359,32 @@ struct PluginBuilder<'a> {
     id: PluginId,
     settings: &'a PluginSettings,
     progress: OnProgress<'a>,
+    /// The manifest beside the component.
+    manifest: Option<&'a [u8]>,
 }
 
 impl PluginBuilder<'_> {
-    async fn plugin(self, found: FileState, checked: &CheckReport) -> Result<Plugin, LoadError> {
+    async fn plugin(
+        self,
+        found: FileState,
+        checked: &CheckReport,
+        component_digest: &str,
+    ) -> Result<Plugin, LoadError> {
         let all = |problems| LoadError { problems, passing: false };
         let linked = match found {
             FileState::Linked(linked) => linked,
-            FileState::Compiled(description, code) => self.linked(description, code, &checked.digest).await?,
+            FileState::Compiled(description, code) => self.linked(description, code, component_digest).await?,
             FileState::Refused(description) => return Err(all(description.problems)),
         };
         let sandboxes = wasmtime_config::sandboxes_of(linked.pre.component());
         let (start_bytes, first_pages) = wasmtime_config::start_bytes_of(linked.pre.component());
-        (self.progress)(Progress::Describing);
-        let text = self.described(&linked, sandboxes).await?;
-        let (id, settings, manifest_text) = (self.id.clone(), self.settings.clone(), Arc::<str>::from(text));
-        let text = Arc::clone(&manifest_text);
+        let sources = Arc::new(self.sources(&linked, sandboxes, &checked.digest).await?);
+        let (id, settings, parts) = (self.id.clone(), self.settings.clone(), Arc::clone(&sources));
         // Compiles the schemas, too.
-        let mut manifest = run_blocking(move || Manifest::read(&id, &text, &settings)).await?.map_err(all)?;
+        let mut manifest = run_blocking(move || Manifest::of(&id, &parts, &settings)).await?.map_err(all)?;
         let total = self.engine.budget().total();
         let notes = within_budget(&mut manifest, &self.id, self.settings, total);
-        let problems = exports_check::problems(&manifest, (&*linked).into());
+        let problems = exports_check::problems(&manifest, &linked);
         if !problems.is_empty() {
             return Err(all(problems));
         }
@@ -385,7 +400,7 @@ impl PluginBuilder<'_> {
             sandboxes,
             start_bytes,
             first_pages,
-            manifest_text,
+            sources,
             env,
             linked,
         })
@@ -404,6 +419,29 @@ impl PluginBuilder<'_> {
 
     fn env(&self, settings: PluginSettings) -> PluginEnv {
         PluginEnv::new(self.id.as_str(), settings, &self.engine.env)
+    }
+
+    /// Returns the parts of the manifest. Only a plugin that has our contract is asked for one.
+    async fn sources(&self, linked: &Arc<Linked>, sandboxes: u32, digest: &str) -> Result<ManifestSources, LoadError> {
+        let (mut plain, mut texts) = (None, Vec::new());
+        match &linked.exports {
+            Exports::Contract(_) => {
+                (self.progress)(Progress::Describing);
+                texts.push((Origin::Describe, self.described(linked, sandboxes).await?.into()));
+            }
+            Exports::Plain(exports) => {
+                let version = digest.chars().take(VERSION_CHARS).collect();
+                plain = Some(PlainTasks { version, tasks: exports.tasks.clone() });
+            }
+        }
+        texts.extend(linked.description.manifest.iter().map(|text| (Origin::Section, text.as_str().into())));
+        if let Some(manifest) = self.manifest {
+            let text = std::str::from_utf8(manifest).map_err(|error| {
+                Problem::new(format!("{}.toml: it is not UTF-8 at byte {}", self.id, error.valid_up_to()))
+            })?;
+            texts.push((Origin::File, text.into()));
+        }
+        Ok(ManifestSources { plain, texts })
     }
 
     /// Returns the text that `describe` returned. Waits for a slot of the pool like any attempt.

@@ -11,13 +11,14 @@ use crate::sandbox::plugin_env::PluginEnv;
 use crate::spec::grants::PluginSettings;
 use crate::spec::manifest::Manifest;
 use crate::spec::problem::Problem;
+use crate::spec::sources::ManifestSources;
 
 /// A loaded plugin. It never changes: a plugin that is replaced becomes another one. Attempts share it by `Arc`, and
 /// the last one frees it.
 pub struct Plugin {
     /// The plugin's id: the name of its file without `.wasm`.
     pub id: PluginId,
-    /// SHA-256 of the component, in hex.
+    /// SHA-256 of the component, in hex; of the component and its `NAME.toml` if there is one.
     pub digest: String,
     /// Size of the component in bytes.
     pub bytes: u64,
@@ -35,8 +36,8 @@ pub struct Plugin {
     pub start_bytes: u64,
     /// Bytes of the memory with which one of its sandboxes begins that are not reserved: it is not likely to write to them.
     pub first_pages: u64,
-    /// The manifest as `describe` returned it, from which the plugin is made again when its settings change.
-    pub(crate) manifest_text: Arc<str>,
+    /// The parts of its manifest, from which the plugin is made again when its settings change.
+    pub(crate) sources: Arc<ManifestSources>,
     pub(crate) env: Arc<PluginEnv>,
     /// Shared by all plugins that have the same bytes.
     pub(crate) linked: Arc<Linked>,

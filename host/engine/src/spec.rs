@@ -11,6 +11,7 @@ pub mod toml_diagnostics;
 pub mod duration;
 /// Manifests and settings as they are written.
 pub mod raw;
+pub(crate) mod typed;
 mod check_budget;
 mod schema_cost;
 /// Payload schemas and key pointers.
@@ -20,6 +21,10 @@ pub mod ip_policy;
 /// The operator's settings of one plugin.
 pub mod grants;
 mod lost_grants;
+/// Tasks that are exported functions.
+pub mod function_task;
+/// The parts of a manifest and where they come from.
+pub mod sources;
 /// Tasks with their defaults applied.
 pub mod task;
 /// Manifests with the operator's settings applied.

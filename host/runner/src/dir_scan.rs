@@ -4,13 +4,13 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
-use wharf_engine::Problem;
 use wharf_engine::spec::file_name::plugin_id;
+use wharf_engine::{PluginFile, Problem};
 
 /// A file that did not change for this long is complete.
 pub(crate) const QUIET: Duration = Duration::from_millis(100);
@@ -42,16 +42,28 @@ pub(crate) struct Stamp {
     /// The device and inode of the file, and the time of its last change of any kind: they differ after a rename over it, or
     /// if its modification time was set back.
     identity: (u64, u64, i64, i64),
+    /// The same of the manifest beside it, if there is one: the two are one version.
+    manifest: Option<(u64, (u64, u64, i64, i64))>,
 }
 
 impl Stamp {
     /// Makes the stamp of a file that cannot be looked at: it is another one once it can be, and another for each error.
     fn unread(error: &io::Error) -> Stamp {
-        Stamp { bytes: 0, modified: None, identity: (0, 0, error.raw_os_error().unwrap_or(-1).into(), 0) }
+        Stamp {
+            bytes: 0,
+            modified: None,
+            identity: (0, 0, error.raw_os_error().unwrap_or(-1).into(), 0),
+            manifest: None,
+        }
     }
 
-    fn of(metadata: &Metadata) -> Stamp {
-        Stamp { bytes: metadata.len(), modified: metadata.modified().ok(), identity: identity(metadata) }
+    fn of(metadata: &Metadata, manifest: Option<&Metadata>) -> Stamp {
+        Stamp {
+            bytes: metadata.len(),
+            modified: metadata.modified().ok(),
+            identity: identity(metadata),
+            manifest: manifest.map(|manifest| (manifest.len(), identity(manifest))),
+        }
     }
 }
 
@@ -82,10 +94,31 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<Found>> {
         if !metadata.is_file() {
             continue;
         }
-        let old = metadata.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age >= QUIET);
-        found.push(Found { kind, stamp: Stamp::of(&metadata), old, path });
+        let manifest = manifest_beside(&path);
+        // A component that has just come waits for the manifest that may come after it: by its inode, whatever its content's age.
+        let old = is_old(&metadata) && manifest.as_ref().is_none_or(is_old);
+        found.push(Found { kind, stamp: Stamp::of(&metadata, manifest.as_ref()), old, path });
     }
     Ok(found)
+}
+
+/// Returns the path of the manifest that belongs to a component.
+fn manifest_path(component: &Path) -> PathBuf {
+    component.with_extension("toml")
+}
+
+/// Returns the metadata of the manifest beside a component, if there is one.
+fn manifest_beside(component: &Path) -> Option<Metadata> {
+    fs::metadata(manifest_path(component)).ok().filter(Metadata::is_file)
+}
+
+/// Returns true if a file neither changed nor came a moment ago.
+fn is_old(metadata: &Metadata) -> bool {
+    let came = UNIX_EPOCH
+        + Duration::new(u64::try_from(metadata.ctime()).unwrap_or(0), 0)
+        + Duration::from_nanos(u64::try_from(metadata.ctime_nsec()).unwrap_or(0));
+    let is_past = |at: SystemTime| at.elapsed().is_ok_and(|age| age >= QUIET);
+    metadata.modified().is_ok_and(is_past) && is_past(came)
 }
 
 /// Returns what a file is by its name; `None` if it is not meant as a plugin: hidden and temporary files, and everything else.
@@ -114,20 +147,31 @@ fn kind(path: &Path) -> Option<Kind> {
     Some(plugin_id(stem).map_or_else(Kind::Refused, Kind::Component))
 }
 
-/// Returns the content of a file, and its stamp after it was read.
+/// Returns the content of a component's file and of the manifest beside it, and their stamp after they were read.
 ///
 /// # Errors
 ///
-/// Returns the system's error if the file cannot be read.
-pub(crate) fn read(path: &Path) -> io::Result<(Vec<u8>, Stamp)> {
+/// Returns the system's error if one of them cannot be read.
+pub(crate) fn read(path: &Path) -> io::Result<(PluginFile, Stamp)> {
+    // One byte more than the bound: a file that grew beyond it has another stamp by then.
+    let component = content(path, bounds::COMPONENT_BYTES_MAX + 1)?;
+    let manifest = match content(&manifest_path(path), bounds::MANIFEST_BYTES_MAX + 1) {
+        Ok(manifest) => Some(manifest),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", manifest_path(path).display()))),
+    };
+    // By their paths, so that a file that was renamed over one of them is noticed.
+    let stamp = Stamp::of(&fs::metadata(path)?, manifest_beside(path).as_ref());
+    Ok((PluginFile { component: component.into(), manifest: manifest.map(Into::into) }, stamp))
+}
+
+fn content(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     // A file that was replaced by a FIFO since it was listed must not be waited for.
     let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
     }
     let mut content = Vec::new();
-    // One byte more than the bound: a file that grew beyond it has another stamp by then.
-    (&file).take(bounds::COMPONENT_BYTES_MAX + 1).read_to_end(&mut content)?;
-    // By its path, so that a file that was renamed over it is noticed.
-    Ok((content, Stamp::of(&fs::metadata(path)?)))
+    (&file).take(bytes_max).read_to_end(&mut content)?;
+    Ok(content)
 }

@@ -11,7 +11,7 @@ use wharf_core::node::{LoadedPlugin, Node, SchemaAnnouncement, TaskAnnouncement}
 use wharf_core::planner::Input;
 use wharf_core::time::Timestamp;
 use wharf_engine::Task;
-use wharf_engine::spec::payload::Schema;
+use wharf_engine::spec::sources::TaskKind;
 use wharf_store::PinnedLog;
 
 use crate::catalog::{Catalog, runs};
@@ -171,10 +171,20 @@ async fn soon_after_a_change(change: &mut watch::Receiver<u64>) {
     tokio::time::sleep(CHANGE_DELAY).await;
 }
 
+/// Takes the place of the schema of types that no other host could check. No schema is empty.
+const NEVER_ANNOUNCED: &str = "";
+
 /// Returns the announcement of a task. `free_bytes` is what is left of the bound for all schemas of the node.
 fn announcement(task: &Task, free_bytes: &mut usize) -> TaskAnnouncement {
-    let schema = match task.schema.as_ref().map(Schema::text) {
+    let text = match (&task.schema, &task.kind) {
+        // A schema of its own narrows the types. Where the job runs, its payload is held against both.
+        (Some(schema), _) => Some(schema.text()),
+        (None, TaskKind::Function(function)) => Some(function.announced_schema().unwrap_or(NEVER_ANNOUNCED)),
+        (None, TaskKind::Contract | TaskKind::Program) => None,
+    };
+    let schema = match text {
         None => SchemaAnnouncement::Absent,
+        Some(NEVER_ANNOUNCED) => SchemaAnnouncement::NotAnnounced,
         Some(text) if text.len() <= bounds::PUBLISHED_SCHEMA_BYTES_MAX.min(*free_bytes) => {
             *free_bytes -= text.len();
             SchemaAnnouncement::Text(text.to_owned())

@@ -1,12 +1,13 @@
 //! A component in a file that a command names.
 
 use std::ffi::OsStr;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
+use wharf_engine::PluginFile;
 use wharf_engine::spec::file_name;
 
 use crate::cli_error::CliError;
@@ -28,6 +29,26 @@ pub(crate) fn component(path: &Path) -> anyhow::Result<Arc<[u8]>> {
         return Err(CliError::usage(format!("{} is larger than the limit of {max} bytes", path.display())).into());
     }
     Ok(content.into())
+}
+
+/// Reads a component and the manifest beside it, as a host does.
+pub(crate) fn plugin_file(path: &Path) -> anyhow::Result<PluginFile> {
+    let manifest_path = path.with_extension("toml");
+    let manifest = match std::fs::File::open(&manifest_path) {
+        Ok(file) if path.extension().is_some_and(|extension| extension == "wasm") => {
+            let mut content = Vec::new();
+            file.take(bounds::MANIFEST_BYTES_MAX + 1)
+                .read_to_end(&mut content)
+                .map_err(|error| CliError::usage(format!("could not read {}: {error}", manifest_path.display())))?;
+            Some(content.into())
+        }
+        Ok(_) => None,
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => {
+            return Err(CliError::usage(format!("could not read {}: {error}", manifest_path.display())).into());
+        }
+    };
+    Ok(PluginFile { component: component(path)?, manifest })
 }
 
 /// Returns the file's name without its extension, which is the plugin's ID.

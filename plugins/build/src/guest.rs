@@ -36,7 +36,7 @@ const fn written_in(language: Language, guest: Guest) -> Guest {
     Guest { language, ..guest }
 }
 
-pub(crate) const GUESTS: [Guest; 24] = [
+pub(crate) const GUESTS: [Guest; 26] = [
     guest("words"),
     written_in(Language::JavaScript, guest("words-js")),
     written_in(Language::TypeScript, guest("words-ts")),
@@ -61,6 +61,8 @@ pub(crate) const GUESTS: [Guest; 24] = [
     with_feature("slow", made_from("villain-at-load", "villain-slow")),
     made_from("villain-at-load", "villain-bad-manifest"),
     with_feature("trap", made_from("villain-at-load", "villain-trap")),
+    guest("functions"),
+    guest("program"),
 ];
 
 /// The name of each plugin.

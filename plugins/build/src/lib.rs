@@ -48,7 +48,7 @@ pub fn environment(language: Language) -> Result<Vec<(OsString, OsString)>> {
 /// fn words() {}
 /// # fn outside_python() {} fn outside_js() {} fn outside_go() {} fn words_js() {} fn words_ts() {} fn words_web() {} fn words_python() {} fn words_go() {} fn words_c() {}
 /// # fn thumbnail() {} fn word_index() {} fn link_check() {} fn summary() {} fn changes() {} fn bench() {} fn villain() {} fn villain_http() {} fn villain_memories() {} fn villain_kv() {} fn villain_async() {}
-/// # fn villain_slow() {} fn villain_bad_manifest() {} fn villain_trap() {}
+/// # fn villain_slow() {} fn villain_bad_manifest() {} fn villain_trap() {} fn functions() {} fn program() {}
 /// macro_rules! assert_test_exists {
 ///     ($name:ident) => {
 ///         let _ = $name;
@@ -83,6 +83,8 @@ macro_rules! for_each_plugin {
         $each!(villain_slow);
         $each!(villain_bad_manifest);
         $each!(villain_trap);
+        $each!(functions);
+        $each!(program);
     };
 }
 

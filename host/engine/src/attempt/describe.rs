@@ -15,7 +15,7 @@ use wharf_core::rollcall::Reply;
 use crate::attempt::report::{self, Report};
 use crate::attempt::run::{self, PoolExhausted};
 use crate::call::{AttemptLimits, GuestJob, HostCalls};
-use crate::compile::linked::Linked;
+use crate::compile::linked::{Exports, Linked};
 use crate::inspect::line_table::LineTable;
 use crate::sandbox::limiter::Denied;
 use crate::sandbox::log::Log;
@@ -75,6 +75,7 @@ pub(crate) async fn describe(
         limits: limits.clone(),
         log: log.clone(),
         account: Account::new(MemoryUse::Describe, 0, 0),
+        program: None,
     };
     let sandbox = match Sandbox::new(parts, handle.start_clocks()) {
         Ok(sandbox) => sandbox,
@@ -83,11 +84,14 @@ pub(crate) async fn describe(
     let mut store = Store::new(linked.pre.engine(), sandbox);
     run::apply_limits(&mut store);
 
+    let Exports::Contract(exports) = &linked.exports else {
+        return Ok(Err(Problem::new("it has no `describe` to call: a bug of the host").into()));
+    };
     let mut is_instantiated = false;
     let guest = async {
         let instance = linked.pre.instantiate_async(&mut store).await?;
         is_instantiated = true;
-        linked.manifest.load(&mut store, &instance)?.call_describe(&mut store).await
+        exports.manifest.load(&mut store, &instance)?.call_describe(&mut store).await
     };
     let guest_return = {
         let watchdog = Watchdog::new(&env.runtime, &handle, &limits);

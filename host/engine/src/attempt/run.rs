@@ -14,16 +14,19 @@ use wharf_core::outcome::{self, Interruption, Outcome, TimeoutKind, Usage};
 use crate::attempt::end::AttemptEnd;
 use crate::attempt::report::{self, Report};
 use crate::call::{AttemptLimits, CallInput, HostCalls};
+use crate::compile::linked::{ContractExports, Exports};
 use crate::plugin::Plugin;
 use crate::sandbox::bindings::wharf::plugin::types::{Failure, Job, Message};
 use crate::sandbox::limiter::Denied;
 use crate::sandbox::log::Log;
+use crate::sandbox::program_output::{ProgramIo, ProgramOutput};
 use crate::sandbox::store_data::{Sandbox, SandboxParts};
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
 use crate::schedule::budget::{Account, Reservation};
 use crate::schedule::metered::{self, Metered};
 use crate::schedule::watchdog::Watchdog;
 use crate::spec::manifest::RECEIVE;
+use crate::spec::typed::json_writer::NoText;
 
 const SEND_CHUNKS: &str = "send large output in chunks with `emit`";
 
@@ -49,7 +52,21 @@ pub(crate) struct SandboxMemory {
 }
 
 /// The result of the guest's function, or the error that it ended with; `None` if the host ended it while it waited.
-type GuestReturn = Option<wasmtime::Result<Result<Vec<u8>, Failure>>>;
+type GuestReturn = Option<wasmtime::Result<Result<Vec<u8>, GuestFailure>>>;
+
+/// How a guest says that it failed.
+pub(crate) enum GuestFailure {
+    /// In the terms of the contract.
+    Contract(Failure),
+    /// By the exit status of a program.
+    Exit(u8),
+    /// Its output was not taken, for this reason.
+    Output(String),
+    /// By the error of its `result`, as JSON.
+    Error(Vec<u8>),
+    /// It cannot be called with this payload, or its result has no text: another attempt would end in the same way.
+    Hopeless(String),
+}
 
 /// Bytes up to which no room is kept for what an attempt leaves: it is there for a moment.
 const SMALL_BYTES_MAX: u64 = 4096;
@@ -68,7 +85,9 @@ impl Run {
         watchdog: &Watchdog<'_>,
     ) -> Result<AttemptEnd, PoolExhausted> {
         let log = Log::new(Arc::clone(&self.host_calls), self.handle.clone());
-        let mut store = match self.new_sandbox(&log, started_at) {
+        let program = self.program_io();
+        let output = program.as_ref().map(|program| program.output.clone());
+        let mut store = match self.new_sandbox(&log, program, started_at) {
             Ok(sandbox) => Store::new(self.plugin.linked.pre.engine(), sandbox),
             Err(why) => {
                 return Ok(attempt_end(started_at, Outcome::Interrupted(Interruption::Host, why), Usage::default()));
@@ -80,7 +99,13 @@ impl Run {
         let guest = async {
             let instance = self.plugin.linked.pre.instantiate_async(&mut store).await?;
             instantiated_after = Some(started_at.elapsed());
-            self.call_guest(&mut store, &instance).await
+            match &self.plugin.linked.exports {
+                Exports::Contract(exports) => self.call_contract(exports, &mut store, &instance).await,
+                // In a box of its own, so that a call by the contract is no larger for it.
+                Exports::Plain(exports) => {
+                    Box::pin(self.call_plain(exports, &mut store, &instance, output.as_ref())).await
+                }
+            }
         };
         let (handle, cpu) = (&self.handle, self.limits.cpu);
         let guest_return = Metered { inner: pin!(guest), handle, watchdog, cpu }.await;
@@ -106,22 +131,29 @@ impl Run {
             wall: Duration::ZERO,
             memory_peak_bytes: store.data().limiter.peak_bytes(),
             in_bytes: self.input.payload().len() as u64 + handle.meter().received_bytes(),
-            out_bytes: result_bytes + sent.chunk_bytes + sent.broadcast_bytes + sent.kv_bytes + log_bytes,
+            out_bytes: result_bytes
+                + sent.chunk_bytes
+                + output.as_ref().map_or(0, ProgramOutput::chunk_bytes)
+                + sent.broadcast_bytes
+                + sent.kv_bytes
+                + log_bytes,
         };
-        let held_bytes = store.data().limiter.account.peak().saturating_sub(self.memory.first_pages);
+        let output_bytes = output.as_ref().map_or(0, ProgramOutput::held_bytes);
+        let held_bytes = store.data().limiter.account.peak().saturating_sub(self.memory.first_pages) + output_bytes;
         let left = self.room_left(result_bytes + sent.job_bytes + sent.kv_bytes.min(bounds::KV_WRITES_BYTES_MAX));
         let leaving = Instant::now();
         let account = store.data_mut().limiter.take_account();
         drop(store);
         // Until the sandbox is gone its pages are there: only now others may have them.
         drop(account);
+        drop(output);
         let mut attempt_end = attempt_end(started_at, outcome, usage);
         (attempt_end.held_bytes, attempt_end.left) = (held_bytes, left);
         attempt_end.sandbox = instantiated_after.unwrap_or_default() + leaving.elapsed();
         Ok(attempt_end)
     }
 
-    fn new_sandbox(&self, log: &Log, started_at: Instant) -> Result<Sandbox, String> {
+    fn new_sandbox(&self, log: &Log, program: Option<ProgramIo>, started_at: Instant) -> Result<Sandbox, String> {
         if let Some(why) = self.plugin.env.revoked() {
             return Err(why.to_owned());
         }
@@ -132,6 +164,7 @@ impl Run {
             limits: self.limits.clone(),
             log: log.clone(),
             account: self.account(),
+            program,
         };
         Sandbox::new(parts, started_at)
     }
@@ -159,26 +192,31 @@ impl Run {
     }
 
     /// Calls the plugin's handler or its subscriber, by the kind of input.
-    async fn call_guest(
+    async fn call_contract(
         &self,
+        exports: &ContractExports,
         store: &mut Store<Sandbox>,
         instance: &Instance,
-    ) -> wasmtime::Result<Result<Vec<u8>, Failure>> {
-        let absent = || wasmtime::Error::msg("the plugin does not export the function to call");
-        let linked = &self.plugin.linked;
-        match &self.input {
+    ) -> wasmtime::Result<Result<Vec<u8>, GuestFailure>> {
+        let returned = match &self.input {
             CallInput::Job { id, task, key, payload, attempt } => {
                 let job = Job { id, task, key: key.as_deref(), payload, attempt: *attempt };
-                let handler = linked.handler.as_ref().ok_or_else(absent)?.load(&mut *store, instance)?;
-                handler.call_handle(store, job).await
+                let handler = exports.handler.as_ref().ok_or_else(absent)?.load(&mut *store, instance)?;
+                handler.call_handle(store, job).await?
             }
             CallInput::Message { id, topic, payload } => {
                 let message = Message { id, topic, payload };
-                let subscriber = linked.subscriber.as_ref().ok_or_else(absent)?.load(&mut *store, instance)?;
-                subscriber.call_receive(store, message).await
+                let subscriber = exports.subscriber.as_ref().ok_or_else(absent)?.load(&mut *store, instance)?;
+                subscriber.call_receive(store, message).await?
             }
-        }
+        };
+        Ok(returned.map_err(GuestFailure::Contract))
     }
+}
+
+/// The error of a call of what is not there: a bug of the host.
+pub(crate) fn absent() -> wasmtime::Error {
+    wasmtime::Error::msg("the plugin does not export the function to call")
 }
 
 /// Makes the end of an attempt that started at `started_at`; its wall time is the time since then.
@@ -227,7 +265,7 @@ impl EndContext<'_> {
                 self.by_host(end_reason, guest_return.as_ref().and_then(|guest_return| guest_return.as_ref().err()))
             }
             (None, Some(Ok(Ok(result)))) => self.returned(result),
-            (None, Some(Ok(Err(failure)))) => Outcome::Failed(failed(failure)),
+            (None, Some(Ok(Err(failure)))) => Outcome::Failed(self.failed(failure)),
             (None, Some(Err(error))) => self.by_guest(&error),
             (None, None) => {
                 Outcome::Interrupted(Interruption::Host, "the host dropped the attempt: a bug of the host".to_owned())
@@ -308,6 +346,10 @@ impl EndContext<'_> {
             }
             Denied::Nothing => {}
         }
+        if matches!(error.downcast_ref::<NoText>(), Some(NoText::TooLarge)) {
+            let headline = format!("{}; the limit of a result", NoText::TooLarge);
+            return Outcome::OutputBound(self.report(None, headline, None, "return less".to_owned()));
+        }
         let root = error.root_cause().to_string();
         // The one error of wasmtime's that has no type of its own.
         if root.contains("fuel allocated for hostcalls") {
@@ -330,6 +372,30 @@ impl EndContext<'_> {
             trap.filter(|trap| **trap == Trap::UnreachableCodeReached).and_then(|_| self.log.last_error());
         let what = trap.map_or(root, |trap| report::trap_text(*trap));
         Outcome::Trapped(self.report(guest_error, format!("trapped: {what}"), Some(error), String::new()))
+    }
+
+    fn failed(&self, failure: GuestFailure) -> outcome::Failure {
+        match failure {
+            GuestFailure::Contract(failure) => failed(failure),
+            GuestFailure::Exit(status) => {
+                let headline = format!("the program ended with exit status {status}");
+                let report = self.report(self.log.last_error(), headline, None, String::new());
+                let discards = self.run.plain_settings().is_some_and(|plain| plain.discard_on.contains(&status));
+                if discards { outcome::Failure::Discard(report) } else { outcome::Failure::Retry(report) }
+            }
+            GuestFailure::Error(json) => {
+                let text = report::shortened(String::from_utf8_lossy(&json).into_owned());
+                let discards = self.run.plain_settings().is_some_and(|plain| plain.discard_errors);
+                if discards { outcome::Failure::Discard(text) } else { outcome::Failure::Retry(text) }
+            }
+            GuestFailure::Hopeless(why) => outcome::Failure::Discard(report::shortened(why)),
+            GuestFailure::Output(why) => outcome::Failure::Retry(self.report(
+                None,
+                format!("its output was not taken: {why}"),
+                None,
+                String::new(),
+            )),
+        }
     }
 
     fn report(

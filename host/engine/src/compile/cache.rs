@@ -209,11 +209,15 @@ fn in_memory(file: &mut File, digest: &str, engine: &Engine) -> wasmtime::Result
 }
 
 /// The sources of the code that reads components: a description is valid as long as they do not change.
-const READERS: [&str; 11] = [
+const READERS: [&str; 15] = [
     include_str!("../inspect/contract_check.rs"),
     include_str!("../inspect/description.rs"),
     include_str!("examine.rs"),
+    include_str!("../inspect/core_module.rs"),
     include_str!("../inspect/line_table.rs"),
+    include_str!("../inspect/plain_exports.rs"),
+    include_str!("../inspect/typed_exports.rs"),
+    include_str!("../spec/typed/types.rs"),
     include_str!("../inspect/symbol_names.rs"),
     include_str!("../inspect/host_interfaces.rs"),
     include_str!("../spec/problem.rs"),

@@ -1,24 +1,73 @@
 //! Compares what a manifest declares with what its component exports.
 
-use crate::compile::linked::Linked;
+use wharf_core::bounds;
+
+use crate::compile::linked::{ContractExports, Exports, Linked};
+use crate::inspect::plain_exports::{PROGRAM_TASK, PlainExports};
 use crate::spec::manifest::Manifest;
 use crate::spec::problem::Problem;
 
-/// The functions that a component exports.
+/// The functions of the contract that a component exports.
 #[derive(Clone, Copy)]
-pub(crate) struct Callable {
+struct Callable {
     handler: bool,
     subscriber: bool,
 }
 
-impl From<&Linked> for Callable {
-    fn from(linked: &Linked) -> Callable {
-        Callable { handler: linked.handler.is_some(), subscriber: linked.subscriber.is_some() }
+/// Returns a problem for everything that is declared but cannot be called.
+pub(crate) fn problems(manifest: &Manifest, linked: &Linked) -> Vec<Problem> {
+    match &linked.exports {
+        Exports::Contract(contract) => contract_problems(manifest, Callable::of(contract)),
+        Exports::Plain(_) if !manifest.topics.is_empty() => vec![
+            Problem::new("it has topics, but it knows nothing of broadcasts")
+                .hint("remove `topics`; only a plugin with the world `subscriber-plugin` of `wharf:plugin` receives broadcasts"),
+        ],
+        Exports::Plain(_) => Vec::new(),
     }
 }
 
-/// Returns a problem for everything that is declared but cannot be called.
-pub(crate) fn problems(manifest: &Manifest, has: Callable) -> Vec<Problem> {
+/// Returns a note for everything that does not work as one might expect.
+pub(crate) fn notes(manifest: &Manifest, linked: &Linked) -> Vec<Problem> {
+    match (&linked.exports, &linked.description.plain) {
+        (Exports::Contract(contract), _) => contract_notes(manifest, Callable::of(contract)),
+        (Exports::Plain(_), Some(plain)) => plain_notes(manifest, plain),
+        (Exports::Plain(_), None) => Vec::new(),
+    }
+}
+
+fn plain_notes(manifest: &Manifest, plain: &PlainExports) -> Vec<Problem> {
+    let mut notes = plain.left_out.clone();
+    if plain.program.as_ref().is_some_and(|program| !program.tells_status) {
+        let discards = manifest.tasks.get(PROGRAM_TASK).is_some_and(|task| !task.plain.discard_on.is_empty());
+        let what = "its exit status does not reach the host: each but 0 arrives as 1";
+        notes.push(Problem::new(what).hint(if discards {
+            "`discard-on` can only tell 1 from 0; programs built for WASI preview 1 tell their status"
+        } else {
+            "every failure is retried; programs built for WASI preview 1 tell their status"
+        }));
+    }
+    if manifest.too_many > 0 {
+        notes.push(
+            Problem::new(format!(
+                "{} of its functions are no tasks: a plugin has at most {}",
+                manifest.too_many,
+                bounds::TASKS_MAX
+            ))
+            .hint(
+                "name those that should be in NAME.toml or wharf.toml, each with a table [tasks.NAME]; they come first",
+            ),
+        );
+    }
+    notes
+}
+
+impl Callable {
+    fn of(contract: &ContractExports) -> Callable {
+        Callable { handler: contract.handler.is_some(), subscriber: contract.subscriber.is_some() }
+    }
+}
+
+fn contract_problems(manifest: &Manifest, has: Callable) -> Vec<Problem> {
     let mut problems = Vec::new();
     if !manifest.tasks.is_empty() && !has.handler {
         problems.push(
@@ -36,7 +85,7 @@ pub(crate) fn problems(manifest: &Manifest, has: Callable) -> Vec<Problem> {
 }
 
 /// Returns a note for everything that is exported but never called.
-pub(crate) fn notes(manifest: &Manifest, has: Callable) -> Vec<Problem> {
+fn contract_notes(manifest: &Manifest, has: Callable) -> Vec<Problem> {
     let mut notes = Vec::new();
     if manifest.tasks.is_empty() && has.handler {
         notes.push(
@@ -64,7 +113,7 @@ mod tests {
             let text = format!("name = 'a'\nversion = '1'\n{manifest}");
             let manifest = Manifest::read(&"a".parse().unwrap(), &text, &PluginSettings::default()).unwrap();
             let has = Callable { handler, subscriber };
-            [problems(&manifest, has), notes(&manifest, has)]
+            [contract_problems(&manifest, has), contract_notes(&manifest, has)]
                 .map(|texts| texts.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>().join("\n"))
         };
         let (tasks, topics, both) = ("[tasks.t]", "topics = ['x']", "topics = ['x']\n[tasks.t]");

@@ -1,38 +1,123 @@
 //! A component linked with all its imports, with the indices of the functions that the host calls.
 
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::sync::Arc;
 
-use wasmtime::component::InstancePre;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{ComponentExportIndex, InstancePre};
+use wasmtime_wasi::p2::bindings::exports::wasi::cli::run;
 
+use crate::compile::function_types;
 use crate::inspect::description::Description;
+use crate::inspect::plain_exports::{PROGRAM_TASK, PlainExports};
 use crate::sandbox::bindings::exports::wharf::plugin::{handler, manifest, subscriber};
 use crate::sandbox::store_data::Sandbox;
+use crate::spec::function_task::FunctionTask;
+use crate::spec::sources::TaskKind;
 
 /// A linked component.
 pub(crate) struct Linked {
     pub(crate) description: Description,
     pub(crate) pre: InstancePre<Sandbox>,
+    pub(crate) exports: Exports,
+    /// Keeps its code in the cache.
+    _in_use: File,
+}
+
+/// How the host calls a component.
+pub(crate) enum Exports {
+    /// By the contract of `wit/`.
+    Contract(ContractExports),
+    /// By what it exports for anybody.
+    Plain(Box<PlainIndices>),
+}
+
+/// The functions of the contract.
+pub(crate) struct ContractExports {
     pub(crate) manifest: manifest::GuestIndices,
     /// A plugin has at least one of `handler` and `subscriber`.
     pub(crate) handler: Option<handler::GuestIndices>,
     pub(crate) subscriber: Option<subscriber::GuestIndices>,
-    /// Keeps its code in the cache.
-    _in_use: File,
+}
+
+/// The functions of a component that knows nothing of the contract.
+pub(crate) struct PlainIndices {
+    /// `wasi:cli/run`, if it is a program.
+    pub(crate) program: Option<run::GuestIndices>,
+    /// Its functions, by the names of their tasks.
+    pub(crate) functions: BTreeMap<String, LinkedFunction>,
+    /// What each task is, in the order of the exports.
+    pub(crate) tasks: Vec<(String, TaskKind)>,
+}
+
+/// A function whose types are known.
+pub(crate) struct LinkedFunction {
+    pub(crate) index: ComponentExportIndex,
+    pub(crate) task: Arc<FunctionTask>,
+    pub(crate) way: CallWay,
+}
+
+/// How values are passed to a function and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallWay {
+    /// From JSON to the guest's memory, and from there to JSON.
+    Direct { params: u32, result: u32 },
+    /// Through values of wasmtime's own: for many parameters, and for `async` functions.
+    Dynamic,
+}
+
+/// A function has at most so many core values as parameters before they are passed in memory.
+const DIRECT_PARAMS_MAX: u32 = 16;
+
+impl PlainIndices {
+    fn find(plain: &PlainExports, pre: &InstancePre<Sandbox>) -> wasmtime::Result<PlainIndices> {
+        let program = plain.program.as_ref().map(|_| run::GuestIndices::new(pre)).transpose()?;
+        let mut tasks = Vec::new();
+        if program.is_some() {
+            tasks.push((PROGRAM_TASK.to_owned(), TaskKind::Program));
+        }
+        let component = pre.component();
+        let mut functions = BTreeMap::new();
+        for (function, signature) in plain.signatures() {
+            let absent = || wasmtime::Error::msg(format!("the export of the task `{}` is not there", function.task));
+            let interface = match &function.interface {
+                Some(name) => Some(component.get_export(None, name).ok_or_else(absent)?.1),
+                None => None,
+            };
+            let (item, index) = component.get_export(interface.as_ref(), &function.name).ok_or_else(absent)?;
+            let ComponentItem::ComponentFunc(ty) = item else { return Err(absent()) };
+            if !function_types::agree(&signature, &ty) {
+                return Err(wasmtime::Error::msg(format!(
+                    "the types of the task `{}` are too large, or differ",
+                    function.task
+                )));
+            }
+            let (params, result) = (signature.flat_params(), signature.flat_result());
+            let is_direct = params <= DIRECT_PARAMS_MAX && !function.is_async && !ty.async_();
+            let way = if is_direct { CallWay::Direct { params, result } } else { CallWay::Dynamic };
+            let task = Arc::new(FunctionTask::new(signature));
+            tasks.push((function.task.clone(), TaskKind::Function(Arc::clone(&task))));
+            functions.insert(function.task.clone(), LinkedFunction { index, task, way });
+        }
+        Ok(PlainIndices { program, functions, tasks })
+    }
 }
 
 impl Linked {
     /// Looks up the functions of a linked component. Mismatches of exports were reported before.
     ///
     /// # Errors
-    /// If the component does not export a manifest.
+    /// If the component does not export what its description says.
     pub(crate) fn new(description: Description, pre: InstancePre<Sandbox>, in_use: File) -> wasmtime::Result<Linked> {
-        Ok(Linked {
-            description,
-            manifest: manifest::GuestIndices::new(&pre)?,
-            handler: handler::GuestIndices::new(&pre).ok(),
-            subscriber: subscriber::GuestIndices::new(&pre).ok(),
-            pre,
-            _in_use: in_use,
-        })
+        let exports = match &description.plain {
+            None => Exports::Contract(ContractExports {
+                manifest: manifest::GuestIndices::new(&pre)?,
+                handler: handler::GuestIndices::new(&pre).ok(),
+                subscriber: subscriber::GuestIndices::new(&pre).ok(),
+            }),
+            Some(plain) => Exports::Plain(Box::new(PlainIndices::find(plain, &pre)?)),
+        };
+        Ok(Linked { description, pre, exports, _in_use: in_use })
     }
 }

@@ -7,8 +7,10 @@ use wharf_core::bounds;
 use wit_parser::decoding::{DecodedWasm, decode};
 use wit_parser::{Function, InterfaceId, Resolve, WorldItem, WorldKey};
 
+use crate::inspect::core_module;
 use crate::inspect::description::{self, Description};
 use crate::inspect::host_interfaces::{self, CONTRACT, InterfaceName};
+use crate::inspect::plain_exports::{self, PlainExports};
 use crate::inspect::survey::survey;
 use crate::inspect::wit_signature;
 use crate::spec::problem::{Problem, Problems, cut, in_one_line};
@@ -22,6 +24,8 @@ const STREAMS_HINT: &str =
     "use `wharf:plugin/attempt.emit` to stream output, and WASI 0.2 for everything else; plain `async func` is fine";
 
 const WORLDS: &str = "a plugin exports a world of the package `wharf:plugin`: `handler-plugin`, `subscriber-plugin`, or `plugin` for both";
+const PLAIN_EXPORTS: &str =
+    "export a function over plain data, a program (`wasi:cli/run`), or a world of `wharf:plugin`";
 /// Maximum size of a function's type in a problem that shows two which differ, in bytes.
 const TYPE_BYTES_MAX: usize = 800;
 
@@ -33,7 +37,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
         Err(problem) => return refused(problem),
     };
     if bytes.get(4..8) == Some(&CORE_MODULE) {
-        return Description { producers: surveyed.producers, ..refused(core_module()) };
+        return Description { producers: surveyed.producers, ..refused(core_module::problem(bytes)) };
     }
     let kind = match validate(bytes) {
         Ok(kind) => kind,
@@ -44,8 +48,19 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
             let (imports, exports) = (&resolve.worlds[world].imports, &resolve.worlds[world].exports);
             let mut problems = Problems::default();
             let found = ContractCheck { resolve: &resolve };
-            found.exports(exports, &mut problems);
+            let plain = PlainExports::find(&resolve, imports, exports, &surveyed.producers);
+            let has_contract = plain_exports::has_contract(&resolve, exports);
+            if has_contract || (plain.is_empty() && plain.left_out.is_empty()) {
+                found.exports(exports, &mut problems);
+            } else if plain.is_empty() {
+                problems.add(|| Problem::new("it exports nothing that can be a task").hint(PLAIN_EXPORTS));
+                plain.left_out.iter().for_each(|problem| problems.add(|| problem.clone()));
+            }
+            let plain = (!has_contract && !plain.is_empty()).then_some(plain);
             found.imports(imports, &mut problems);
+            if let Some(problem) = surveyed.bad_manifest {
+                problems.add(|| problem);
+            }
             let max = bounds::INSTANCES_MAX as u32;
             let count = surveyed.core_instances;
             if count > max {
@@ -57,6 +72,8 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
             let names = |items: &Items| description::shown(items.keys().map(|key| resolve.name_world_key(key)));
             Description {
                 kind,
+                plain,
+                manifest: surveyed.manifest,
                 imports: names(imports),
                 exports: names(exports),
                 producers: surveyed.producers,
@@ -107,13 +124,6 @@ pub(crate) fn is_wasm(bytes: &[u8]) -> Result<(), Problem> {
         Some(other) => Err(Problem::new(format!("unknown WebAssembly version: {other:02x?}"))),
         None => Err(Problem::new("the file ends after its first bytes")),
     }
-}
-
-/// The most common mistake: a compiler's output that is not wrapped into a component yet.
-fn core_module() -> Problem {
-    Problem::new("it is a core module, not a component").hint(
-        "wrap it: `wharf pack FILE -o OUT.wasm`\nor build for a target whose output is a component, such as Rust's wasm32-wasip2",
-    )
 }
 
 /// Validates a component. Returns which engine it needs.
@@ -206,13 +216,10 @@ impl ContractCheck<'_> {
         }
         if missing.len() == called.len() {
             let other = |path: &str| found.iter().any(|(name, _)| name.path == path);
-            if other("wasi:http/incoming-handler") {
-                problems.add(|| Problem::new("it is an HTTP server (`wasi:http/incoming-handler`), not a plugin"));
-            } else if other("wasi:cli/run") {
+            if other("wasi:cli/run") {
                 problems.add(|| {
-                    Problem::new("it is a command (`wasi:cli/run`), not a plugin").hint(
-                        "build a library (Rust: crate-type = [\"cdylib\"]) that exports the world `handler-plugin`",
-                    )
+                    Problem::new("it is a program of another version of WASI than 0.2")
+                        .hint("build it for WASI 0.2 (Rust: the target `wasm32-wasip2`)")
                 });
             }
         }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use wharf_core::bounds;
 
 use crate::inspect::line_table::LineTable;
+use crate::inspect::plain_exports::PlainExports;
 use crate::spec::problem::Problem;
 use crate::wasmtime_config::EngineKind;
 
@@ -12,6 +13,10 @@ use crate::wasmtime_config::EngineKind;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Description {
     pub(crate) kind: EngineKind,
+    /// What it exports in place of the contract; `None` if it exports the contract.
+    pub(crate) plain: Option<PlainExports>,
+    /// The manifest in its custom section.
+    pub(crate) manifest: Option<String>,
     /// The names of interfaces, with their versions.
     pub(crate) imports: Vec<String>,
     pub(crate) exports: Vec<String>,
@@ -49,6 +54,8 @@ impl Description {
     pub(crate) fn refused(problems: Vec<Problem>) -> Description {
         Description {
             kind: EngineKind::Sync,
+            plain: None,
+            manifest: None,
             imports: Vec::new(),
             exports: Vec::new(),
             producers: Vec::new(),
@@ -108,7 +115,9 @@ mod tests {
         let problem = Problem::new(long(bounds::REFUSAL_BYTES_MAX));
         let names = || shown((0..100_000).map(|_| long(1000)));
         let lines = LineTable::default().with_rows(b"\n\0\xff\n".to_vec());
-        let max = Description { imports: names(), exports: names(), lines, ..Description::refused(vec![problem]) };
+        let manifest = Some(long(bounds::MANIFEST_BYTES_MAX as usize));
+        let max =
+            Description { manifest, imports: names(), exports: names(), lines, ..Description::refused(vec![problem]) };
         let bytes = max.to_bytes().unwrap();
         assert!((bytes.len() as u64) < bounds::DESCRIPTION_BYTES_MAX);
         assert_eq!(Description::from_bytes(&bytes), Some(max));

@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use wit_parser::{InterfaceId, Resolve, SourceMap, WorldId, WorldItem};
 
+use crate::sandbox::guest_logging;
+
 /// The version of WASI whose interfaces are offered. Versions of one track are compatible.
 const WASI_VERSION: &str = "0.2.12";
 const WASI: [&str; 30] = [
@@ -100,7 +102,7 @@ pub(crate) fn importable() -> Vec<InterfaceName> {
         let version = if name.starts_with("wasi:config/") { WASI_CONFIG_VERSION } else { WASI_VERSION };
         InterfaceName { path: (*name).to_owned(), version: version.to_owned() }
     });
-    own.chain(wasi).collect()
+    own.chain(wasi).chain(guest_logging::NAMES.map(InterfaceName::parse)).collect()
 }
 
 /// Returns the id of an interface, if the item is one.

@@ -20,7 +20,14 @@ pub(crate) struct Survey {
     /// The languages, SDKs and tools of its producers sections with their versions, each once, in the file's order: the
     /// main one is first.
     pub(crate) producers: Vec<String>,
+    /// The manifest in the component's own custom section.
+    pub(crate) manifest: Option<String>,
+    /// Why the section with the manifest cannot be read.
+    pub(crate) bad_manifest: Option<Problem>,
 }
+
+/// The custom section in which a component has a manifest.
+const MANIFEST_SECTION: &str = "wharf-manifest";
 
 /// Makes the first pass over a component.
 ///
@@ -34,6 +41,9 @@ pub(crate) fn survey(bytes: &[u8]) -> Result<Survey, Problem> {
         match &payload {
             Payload::Version { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::CustomSection(section) if depth == 1 && section.name() == MANIFEST_SECTION => {
+                found.add_manifest(section.data());
+            }
             Payload::CustomSection(section) => found.add_producers(section),
             Payload::InstanceSection(section) => {
                 let instances = section.clone().into_iter();
@@ -92,6 +102,26 @@ fn listed(payload: &Payload<'_>) -> u32 {
 }
 
 impl Survey {
+    fn add_manifest(&mut self, data: &[u8]) {
+        let refused = |what: String| {
+            Some(
+                Problem::new(format!("its section `{MANIFEST_SECTION}` {what}"))
+                    .hint("write it with `wharf pack --manifest`"),
+            )
+        };
+        if self.manifest.is_some() {
+            self.bad_manifest = refused("is there twice".to_owned());
+        } else if data.len() as u64 > bounds::MANIFEST_BYTES_MAX {
+            let max = bounds::MANIFEST_BYTES_MAX / bounds::KIB;
+            self.bad_manifest = refused(format!("has {} bytes; the limit is {max} KiB", data.len()));
+        } else {
+            match std::str::from_utf8(data) {
+                Ok(text) => self.manifest = Some(text.to_owned()),
+                Err(_) => self.bad_manifest = refused("is not UTF-8".to_owned()),
+            }
+        }
+    }
+
     fn add_producers(&mut self, section: &CustomSectionReader<'_>) {
         // Checked before the section is read: there may be any number of them.
         if self.producers.len() >= PRODUCERS_MAX {

@@ -13,6 +13,7 @@ use wharf_core::bounds;
 use crate::call::GuestJob;
 use crate::sandbox::bindings::Plugin;
 use crate::sandbox::bindings::wharf::plugin::{attempt, broadcasts, jobs, types};
+use crate::sandbox::guest_logging;
 use crate::sandbox::imports::replies::ReplyBudget;
 use crate::sandbox::monotonic_clock;
 use crate::sandbox::open_file;
@@ -27,6 +28,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Sandb
     open_file::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, |sandbox: &mut Sandbox| WasiConfig::from(sandbox.config()))?;
+    guest_logging::add_to_linker(&mut linker)?;
     Plugin::add_to_linker::<Sandbox, HasSelf<Sandbox>>(&mut linker, |sandbox| sandbox)?;
     Ok(linker)
 }

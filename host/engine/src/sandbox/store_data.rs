@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 use wasmtime::component::ResourceTable;
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -16,6 +17,7 @@ use crate::sandbox::limiter::SandboxLimiter;
 use crate::sandbox::log::Log;
 use crate::sandbox::outbound_http::Outbound;
 use crate::sandbox::plugin_env::PluginEnv;
+use crate::sandbox::program_output::ProgramIo;
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
 use crate::schedule::budget::Account;
 use crate::schedule::metered::Stopped;
@@ -66,6 +68,8 @@ pub(crate) struct SandboxParts {
     pub(crate) log: Log,
     /// Its account in the host's budget of memory.
     pub(crate) account: Account,
+    /// Input and output of a program.
+    pub(crate) program: Option<ProgramIo>,
 }
 
 impl Sandbox {
@@ -76,7 +80,15 @@ impl Sandbox {
     pub(crate) fn new(with: SandboxParts, started_at: Instant) -> Result<Sandbox, String> {
         let mut wasi = WasiCtx::builder();
         wasi.max_random_size(bounds::RANDOM_BYTES_MAX);
-        wasi.stdout(with.log.writer(Stream::Stdout)).stderr(with.log.writer(Stream::Stderr));
+        wasi.stderr(with.log.writer(Stream::Stderr));
+        match with.program {
+            None => {
+                wasi.stdout(with.log.writer(Stream::Stdout));
+            }
+            Some(ProgramIo { args, stdin, output }) => {
+                wasi.stdin(MemoryInputPipe::new(stdin)).stdout(output).arg(&with.env.plugin).args(&args);
+            }
+        }
         for (name, value) in &with.env.settings.env {
             wasi.env(name, value);
         }

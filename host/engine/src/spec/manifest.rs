@@ -9,7 +9,8 @@ use wharf_core::topic::Pattern;
 use crate::spec::grants::PluginSettings;
 use crate::spec::payload;
 use crate::spec::problem::Problem;
-use crate::spec::raw::{RawLimit, RawManifest, RawReceive, Subscription};
+use crate::spec::raw::{RawLimit, RawReceive, Subscription};
+use crate::spec::sources::{ManifestSources, Merged, Origin, TaskKind};
 use crate::spec::task::{self, Task, TaskContext};
 use crate::spec::toml_diagnostics;
 
@@ -29,6 +30,8 @@ pub struct Manifest {
     pub topics: Vec<Pattern>,
     /// The settings of its subscriber; present exactly if there are topics.
     pub receive: Option<Receive>,
+    /// Number of exports that are no tasks because a plugin has no more than [`bounds::TASKS_MAX`].
+    pub too_many: usize,
 }
 
 /// A plugin's subscriber.
@@ -47,19 +50,27 @@ impl Manifest {
     /// # Errors
     /// The problems of the manifest and of the settings, up to a limit that its author can still read.
     pub fn read(plugin: &PluginId, text: &str, settings: &PluginSettings) -> Result<Manifest, Vec<Problem>> {
-        Manifest::read_all(plugin, text, settings).map_err(toml_diagnostics::truncate_problems)
+        Manifest::of(plugin, &ManifestSources::described(text), settings)
     }
 
-    fn read_all(plugin: &PluginId, text: &str, settings: &PluginSettings) -> Result<Manifest, Vec<Problem>> {
-        if text.len() as u64 > bounds::MANIFEST_BYTES_MAX {
-            let size = bytesize::ByteSize(text.len() as u64).display().iec();
-            let max = bytesize::ByteSize(bounds::MANIFEST_BYTES_MAX).display().iec();
-            return Err(vec![Problem::new(format!("the manifest is {size}; the limit is {max}"))]);
-        }
-        let within = |problem: Problem| problem.within("manifest");
-        let raw: RawManifest =
-            toml_diagnostics::read(text).map_err(|found| found.into_iter().map(within).collect::<Vec<_>>())?;
+    /// Merges all parts of a manifest, and applies the operator's settings.
+    ///
+    /// # Errors
+    /// The problems of the parts and of the settings, up to a limit that their author can still read.
+    pub(crate) fn of(
+        plugin: &PluginId,
+        sources: &ManifestSources,
+        settings: &PluginSettings,
+    ) -> Result<Manifest, Vec<Problem>> {
+        Manifest::merged(plugin, sources, settings).map_err(toml_diagnostics::truncate_problems)
+    }
 
+    fn merged(
+        plugin: &PluginId,
+        sources: &ManifestSources,
+        settings: &PluginSettings,
+    ) -> Result<Manifest, Vec<Problem>> {
+        let Merged { raw, kinds, mut origins, too_many } = sources.merge(plugin, &settings.tasks)?;
         let mut problems: Vec<Problem> = Vec::new();
         let name = required("name", raw.name, &mut problems);
         let version = required("version", raw.version, &mut problems);
@@ -106,6 +117,10 @@ impl Manifest {
                     .hint("give the task another name"),
             );
         }
+        for (name, task) in &settings.tasks {
+            let its = origins.entry(name.clone()).or_default();
+            its.extend(task.keys().into_iter().map(|key| (key, Origin::Settings)));
+        }
         let own: BTreeSet<String> = raw
             .tasks
             .keys()
@@ -120,7 +135,9 @@ impl Manifest {
             own.group(&table, raw.limit.as_mut(), &mut problems);
             let raw = settings.tasks.get(&task).map_or_else(|| raw.clone(), |over| raw.clone().under(over));
             let at = TaskContext { plugin, task: &task, table: &table, timeout_default: bounds::TIMEOUT_DEFAULT };
-            if let Some(built) = task::build(&at, raw, &mut problems) {
+            let kind = kinds.get(&task).cloned().unwrap_or(TaskKind::Contract);
+            if let Some(mut built) = task::build(&at, raw, kind, &mut problems) {
+                built.origins = origins.remove(&task).unwrap_or_default();
                 tasks.insert(task, built);
             }
         }
@@ -141,7 +158,7 @@ impl Manifest {
         let topics: Vec<Pattern> = topics.into_iter().map(|Subscription(pattern)| pattern).collect();
         // With no topics left by the operator, there is no subscriber.
         let receive = receive.filter(|_| !topics.is_empty());
-        Ok(Manifest { name, version, tasks, topics, receive })
+        Ok(Manifest { name, version, tasks, topics, receive, too_many })
     }
 }
 
@@ -173,7 +190,7 @@ impl OwnTasks<'_> {
         let reentrant = raw.reentrant.unwrap_or(false);
         let timeout_default = bounds::RECEIVE_TIMEOUT_DEFAULT;
         let at = TaskContext { plugin: self.plugin, task: RECEIVE, table: RECEIVE, timeout_default };
-        task::build(&at, raw.into_task(), problems).map(|task| Receive { task, reentrant })
+        task::build(&at, raw.into_task(), TaskKind::Contract, problems).map(|task| Receive { task, reentrant })
     }
 }
 

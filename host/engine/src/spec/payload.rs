@@ -35,6 +35,9 @@ pub enum PayloadError {
     /// The payload does not match the task's schema; one text for each place.
     #[error("{}", .0.join("\n"))]
     Schema(Vec<String>),
+    /// A value of the payload is not of the type that the task's function takes.
+    #[error("{0}")]
+    Types(String),
     /// Checking the payload could take too long.
     #[error(
         "the check against the task's schema may take {checks} steps; the limit is {max}; put less into one payload, or \

@@ -86,6 +86,34 @@ pub struct RawTask {
     pub stall: Option<HumanDuration>,
     /// Maximum memory of an attempt.
     pub memory: Option<HumanSize>,
+    /// Arguments of a program.
+    pub args: Option<Vec<String>>,
+    /// What a program's standard output is.
+    pub stream: Option<RawStream>,
+    /// Exit statuses of a program after which its job is not retried.
+    pub discard_on: Option<Vec<u8>>,
+    /// What the error of a function's `result` does with its job.
+    pub on_error: Option<RawOnError>,
+}
+
+/// What a program's standard output is, as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RawStream {
+    /// All of it is the result.
+    Result,
+    /// Each line is a chunk, and the result is empty.
+    Lines,
+}
+
+/// What the error of a function's `result` does with its job, as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RawOnError {
+    /// The job is retried.
+    Retry,
+    /// The job fails at once.
+    Discard,
 }
 
 /// Limits of jobs that run at once, as they are written.
@@ -126,7 +154,57 @@ pub struct RawRetry {
     pub backoff: Option<Backoff>,
 }
 
+impl RawManifest {
+    /// Returns this manifest with what `over` says in place of what it says itself.
+    pub(crate) fn under(mut self, over: RawManifest) -> RawManifest {
+        for (name, task) in over.tasks {
+            let merged = self.tasks.remove(&name).unwrap_or_default().under(&task);
+            self.tasks.insert(name, merged);
+        }
+        RawManifest {
+            name: over.name.or(self.name),
+            version: over.version.or(self.version),
+            topics: if over.topics.is_empty() { self.topics } else { over.topics },
+            receive: merged(self.receive, over.receive.as_ref(), RawReceive::under),
+            tasks: self.tasks,
+        }
+    }
+}
+
 impl RawTask {
+    /// Returns the keys that are set.
+    pub(crate) fn keys(&self) -> Vec<&'static str> {
+        let RawTask {
+            payload_schema,
+            key,
+            limit,
+            retry,
+            timeout,
+            cpu,
+            stall,
+            memory,
+            args,
+            stream,
+            discard_on,
+            on_error,
+        } = self;
+        let all = [
+            ("payload-schema", payload_schema.is_some()),
+            ("key", key.is_some()),
+            ("limit", limit.is_some()),
+            ("retry", retry.is_some()),
+            ("timeout", timeout.is_some()),
+            ("cpu", cpu.is_some()),
+            ("stall", stall.is_some()),
+            ("memory", memory.is_some()),
+            ("args", args.is_some()),
+            ("stream", stream.is_some()),
+            ("discard-on", discard_on.is_some()),
+            ("on-error", on_error.is_some()),
+        ];
+        all.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).collect()
+    }
+
     /// Returns these settings with those of `over` in place of them where `over` has some.
     #[must_use]
     pub fn under(self, over: &RawTask) -> RawTask {
@@ -139,6 +217,10 @@ impl RawTask {
             cpu: over.cpu.or(self.cpu),
             stall: over.stall.or(self.stall),
             memory: over.memory.or(self.memory),
+            args: over.args.clone().or(self.args),
+            stream: over.stream.or(self.stream),
+            discard_on: over.discard_on.clone().or(self.discard_on),
+            on_error: over.on_error.or(self.on_error),
         }
     }
 }
@@ -160,7 +242,7 @@ impl RawReceive {
 
 impl From<RawTask> for RawReceive {
     fn from(task: RawTask) -> RawReceive {
-        let RawTask { limit, retry, timeout, cpu, stall, memory, payload_schema: _, key: _ } = task;
+        let RawTask { limit, retry, timeout, cpu, stall, memory, .. } = task;
         RawReceive { limit, retry, timeout, cpu, stall, memory, reentrant: None }
     }
 }

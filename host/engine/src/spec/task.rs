@@ -1,5 +1,7 @@
 //! A task: its settings checked, with defaults for the rest.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::bounds;
@@ -10,7 +12,8 @@ use wharf_core::retry::RetryPolicy;
 
 use crate::spec::payload::{KeyPointer, PayloadError, Schema};
 use crate::spec::problem::Problem;
-use crate::spec::raw::RawTask;
+use crate::spec::raw::{RawOnError, RawStream, RawTask};
+use crate::spec::sources::{Origin, TaskKind};
 
 /// A kind of job that a plugin handles.
 #[derive(Clone, Debug)]
@@ -35,8 +38,58 @@ pub struct Task {
     pub memory_bytes: u64,
     /// Path to the job's key in the payload.
     pub key: Option<KeyPointer>,
-    /// The schema of its payloads.
+    /// The schema of its payloads that its manifest or the operator declares.
     pub schema: Option<Schema>,
+    /// Settings of a task whose plugin is called otherwise than by our contract.
+    pub plain: PlainSettings,
+    /// How its code is called.
+    pub kind: TaskKind,
+    /// The keys that its author or the operator set, and where.
+    pub origins: BTreeMap<&'static str, Origin>,
+}
+
+/// Settings of a task that is a program, or a function with types of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlainSettings {
+    /// Arguments of a program, without its name.
+    pub args: Arc<[String]>,
+    /// True if each line of a program's standard output is a chunk.
+    pub lines: bool,
+    /// Exit statuses of a program after which its job is not retried.
+    pub discard_on: Vec<u8>,
+    /// True if a job is not retried when its function returns an error.
+    pub discard_errors: bool,
+}
+
+impl PlainSettings {
+    fn read(raw: &mut RawTask, bad: &mut impl FnMut(&str, String)) -> PlainSettings {
+        let args = raw.args.take().unwrap_or_default();
+        let bytes: usize = args.iter().map(String::len).sum();
+        if args.len() > bounds::PROGRAM_ARGS_MAX || bytes > bounds::PROGRAM_ARGS_BYTES_MAX {
+            bad(
+                "args",
+                format!(
+                    "{} arguments with {bytes} bytes in all; the limits are {} and {}",
+                    args.len(),
+                    bounds::PROGRAM_ARGS_MAX,
+                    bounds::PROGRAM_ARGS_BYTES_MAX
+                ),
+            );
+        }
+        if let Some(place) = args.iter().position(|arg| arg.contains('\0')) {
+            bad("args", format!("argument {} has a zero byte, which no program can be given", place + 1));
+        }
+        let discard_on = raw.discard_on.take().unwrap_or_default();
+        if discard_on.contains(&0) {
+            bad("discard-on", "0 is the status of success; list statuses from 1 to 255".to_owned());
+        }
+        PlainSettings {
+            args: args.into(),
+            lines: raw.stream == Some(RawStream::Lines),
+            discard_on,
+            discard_errors: raw.on_error == Some(RawOnError::Discard),
+        }
+    }
 }
 
 impl Task {
@@ -53,11 +106,23 @@ impl Task {
         self.schema.as_ref().map_or(0, |schema| schema.checks(payload))
     }
 
-    /// Checks a payload against the task's schema.
+    /// Checks a payload against the types of the function that the task is, if it is one.
+    ///
+    /// # Errors
+    /// [`PayloadError`] with the first place where a value is not of its type.
+    pub fn check_types(&self, payload: &[u8]) -> Result<(), PayloadError> {
+        match &self.kind {
+            TaskKind::Function(function) => function.check(payload).map_err(PayloadError::Types),
+            TaskKind::Contract | TaskKind::Program => Ok(()),
+        }
+    }
+
+    /// Checks a payload against the task's types and its schema.
     ///
     /// # Errors
     /// [`PayloadError`] with the places where the payload does not match.
     pub fn check_payload(&self, payload: &[u8]) -> Result<(), PayloadError> {
+        self.check_types(payload)?;
         self.schema.as_ref().map_or(Ok(()), |schema| schema.check(payload))
     }
 }
@@ -72,14 +137,38 @@ pub(crate) struct TaskContext<'a> {
     pub(crate) timeout_default: Duration,
 }
 
+/// Returns the keys that are set and have no meaning for a task of this kind, with what they are for.
+fn misplaced(raw: &RawTask, kind: &TaskKind) -> Vec<(&'static str, &'static str)> {
+    const PROGRAM: &str = "a program";
+    const FUNCTION: &str = "an exported function";
+    let is_program = matches!(kind, TaskKind::Program);
+    let is_function = matches!(kind, TaskKind::Function(_));
+    let all = [
+        ("args", raw.args.is_some() && !is_program, PROGRAM),
+        ("stream", raw.stream.is_some() && !is_program, PROGRAM),
+        ("discard-on", raw.discard_on.is_some() && !is_program, PROGRAM),
+        ("on-error", raw.on_error.is_some() && !is_function, FUNCTION),
+    ];
+    all.into_iter().filter(|(_, is_misplaced, _)| *is_misplaced).map(|(key, _, needed)| (key, needed)).collect()
+}
+
 /// Checks a task's settings and adds defaults. Returns `None` if something is wrong, which is then in `problems`.
-pub(crate) fn build(at: &TaskContext<'_>, raw: RawTask, problems: &mut Vec<Problem>) -> Option<Task> {
+pub(crate) fn build(
+    at: &TaskContext<'_>,
+    mut raw: RawTask,
+    kind: TaskKind,
+    problems: &mut Vec<Problem>,
+) -> Option<Task> {
     let before = problems.len();
     let (task, table) = (at.task, at.table);
     let mut bad = |key: &str, what: String| problems.push(Problem::new(format!("{table}.{key}: {what}")));
 
     let name =
         TaskName::new(at.plugin, task).map_err(|e| bad("name", format!("invalid name `{task}`: {}", e.reason))).ok();
+    for (key, needed) in misplaced(&raw, &kind) {
+        bad(key, format!("it is for {needed}, which this task is not; remove it"));
+    }
+    let plain = PlainSettings::read(&mut raw, &mut bad);
     let limit = raw.limit.unwrap_or_default();
     let group = match limit.group.as_deref().map(str::parse::<Group>) {
         Some(Ok(group)) => Some(group),
@@ -139,5 +228,8 @@ pub(crate) fn build(at: &TaskContext<'_>, raw: RawTask, problems: &mut Vec<Probl
         memory_bytes,
         key,
         schema,
+        plain,
+        kind,
+        origins: BTreeMap::new(),
     })
 }

@@ -9,7 +9,8 @@ use crate::scene::{Scene, component, settings};
 const WORLDS: &str = "a plugin exports a world of the package `wharf:plugin`: `handler-plugin`, `subscriber-plugin`, or `plugin` for both";
 
 async fn check(scene: &Scene, id: &str, bytes: impl Into<Arc<[u8]>>, toml: &str) -> CheckReport {
-    scene.engine.check(id, bytes.into(), &settings(toml), &|_| {}).await
+    let bytes: Arc<[u8]> = bytes.into();
+    scene.engine.check(id, bytes, &settings(toml), &|_| {}).await
 }
 
 fn shown(problems: &[Problem]) -> String {

@@ -28,7 +28,7 @@ fn engine(cache: &Path) -> Arc<Engine> {
 }
 
 async fn check(engine: &Arc<Engine>, bytes: Vec<u8>) -> CheckReport {
-    engine.check("evil", bytes.into(), &settings(""), &|_| {}).await
+    engine.check("evil", bytes, &settings(""), &|_| {}).await
 }
 
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
@@ -101,7 +101,7 @@ async fn a_refusal_has_a_bound_however_much_is_wrong() {
 }
 
 async fn load(engine: &Arc<Engine>, made: &Made) -> Arc<Plugin> {
-    engine.load("evil".parse().unwrap(), made.component().into(), &settings(""), &|_| {}).await.unwrap()
+    engine.load("evil".parse().unwrap(), made.component(), &settings(""), &|_| {}).await.unwrap()
 }
 
 /// Runs a trap beside a neighbour that goes on.

@@ -13,6 +13,8 @@ mod broadcasts;
 mod kv;
 mod revoked;
 mod languages;
+mod programs;
+mod functions;
 mod tables;
 mod hostile;
 mod loading;

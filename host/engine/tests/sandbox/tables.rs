@@ -58,7 +58,7 @@ async fn tables_are_counted_over_all_and_growth_past_the_bound_is_refused() {
     assert_returned(&grow(40).await);
 
     let bytes = plugin("(table 60000 funcref) (table 60000 funcref)");
-    let checked = scene.engine.check("tables", bytes.into(), &settings(""), &|_| {}).await;
+    let checked = scene.engine.check("tables", bytes, &settings(""), &|_| {}).await;
     let text = shown(&checked.problems);
     assert!(text.starts_with("too many table elements at start; the limit is 100000 in all"), "{text}");
 }

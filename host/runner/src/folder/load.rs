@@ -72,7 +72,7 @@ impl Loader {
                     LoadOutcome::Refused(LoadError::passing(problem))
                 }
                 Ok((_, after)) if after != stamp => LoadOutcome::Changed,
-                Ok((bytes, _)) => {
+                Ok((content, _)) => {
                     let (may_compile, to_compile) = (compile_permit.is_some(), Notify::new());
                     // Locked for one assignment, by the engine as it reports its progress.
                     let compile_permit = Mutex::new(compile_permit);
@@ -89,7 +89,7 @@ impl Loader {
                         }
                         listener.notify(&Notice::PluginLoading { plugin: id.clone(), step });
                     };
-                    let load = engine.load(id.clone(), bytes.into(), settings.plugin(&id), &progress);
+                    let load = engine.load(id.clone(), content, settings.plugin(&id), &progress);
                     tokio::select! {
                         biased;
                         () = to_compile.notified() => LoadOutcome::ToCompile,

@@ -19,12 +19,12 @@ use wharf_core::time::Timestamp;
 use wharf_engine::spec::toml_diagnostics::nearest;
 use wharf_engine::{
     AttemptEnd, AttemptHandle, AttemptLimits, Call as EngineCall, CallInput, Engine, GuestJob, HostCalls, KvAccess,
-    Plugin, Task,
+    Plugin, PluginFile, Task,
 };
 
 use super::ephemeral_kv::EphemeralKv;
 use crate::cli_error::{CliError, ExitStatus};
-use crate::component_file::{component, plugin_id};
+use crate::component_file::{plugin_file, plugin_id};
 use crate::config::Settings;
 use crate::http::json_or_base64;
 use crate::in_process_engine::{runtime, single_call_engine};
@@ -73,10 +73,10 @@ impl Call {
             return Err(CliError::usage(text).into());
         }
         let target = target(&self.target, &settings.plugins_dir)?;
-        let (bytes, payload) = (component(&target.file)?, payload_input::read(self.input.as_deref())?);
+        let (file, payload) = (plugin_file(&target.file)?, payload_input::read(self.input.as_deref())?);
         let ended = runtime()?.block_on(async {
             let engine = single_call_engine(settings)?;
-            let plugin = load(&engine, &target, bytes, settings).await?;
+            let plugin = load(&engine, &target, file, settings).await?;
             let task = choose_task(&plugin, target.task.as_deref())?;
             let invalid_payload = |error: wharf_engine::PayloadError| {
                 CliError::usage(format!("invalid payload for `{}`: {error}", task.name))
@@ -128,14 +128,14 @@ fn target(text: &str, plugins_dir: &Path) -> anyhow::Result<Target> {
 async fn load(
     engine: &Arc<Engine>,
     target: &Target,
-    bytes: Arc<[u8]>,
+    file: PluginFile,
     settings: &Settings,
 ) -> anyhow::Result<Arc<Plugin>> {
     let id = plugin_id(&target.file)?;
     let name = id.to_string();
     let progress = Progress::new(&name);
     let on_progress = |step| progress.set_message(&format!("{name}: {}", loading_step_text(step)));
-    let loaded = engine.load(id, bytes, &settings.plugin(&name), &on_progress).await;
+    let loaded = engine.load(id, file, &settings.plugin(&name), &on_progress).await;
     loaded.map_err(|error| {
         CliError::new(ExitStatus::NotDone, format!("could not load {}:\n{error}", target.file.display())).into()
     })

@@ -10,7 +10,7 @@ use wharf_engine::{CheckReport, Engine};
 
 use super::plugins::task_text;
 use crate::cli_error::{CliError, ExitStatus};
-use crate::component_file::{component, stem};
+use crate::component_file::{plugin_file, stem};
 use crate::config::{HumanDuration, Settings};
 use crate::http::api::TaskDocument;
 use crate::in_process_engine::{runtime, single_call_engine};
@@ -77,10 +77,10 @@ fn component_files(files: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 async fn check_file(engine: &Arc<Engine>, file: &Path, settings: &Settings) -> anyhow::Result<CheckReport> {
-    let (id, bytes) = (stem(file), component(file)?);
+    let (id, content) = (stem(file), plugin_file(file)?);
     let progress = Progress::new(&format!("{}", file.display()));
     let on_progress = |step| progress.set_message(&format!("{}: {}", file.display(), loading_step_text(step)));
-    Ok(engine.check(&id, bytes, &settings.plugin(&id), &on_progress).await)
+    Ok(engine.check(&id, content, &settings.plugin(&id), &on_progress).await)
 }
 
 /// Describes the result for one file.

@@ -23,14 +23,30 @@ pub(crate) struct Pack {
     /// World that the module implements; not used if the module contains its world
     #[arg(long, default_value = contract::WORLD)]
     world: String,
+    /// Manifest in TOML that is written into the component; a component is taken as it is otherwise
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
 }
 
 impl Pack {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let shown = self.core.display();
         let core = component(&self.core)?;
-        let packed = pack::pack(&core, self.wit.as_deref(), &self.world)
-            .map_err(|error| CliError::new(ExitStatus::NotDone, format!("could not convert {shown}: {error:#}")))?;
+        let manifest = self.manifest.as_deref().map(std::fs::read_to_string).transpose().map_err(|error| {
+            let file = self.manifest.as_deref().unwrap_or_else(|| "".as_ref()).display();
+            CliError::usage(format!("could not read {file}: {error}"))
+        })?;
+        let mut packed = if manifest.is_some() && pack::is_component(&core) {
+            core.to_vec()
+        } else {
+            pack::pack(&core, self.wit.as_deref(), &self.world)
+                .map_err(|error| CliError::new(ExitStatus::NotDone, format!("could not convert {shown}: {error:#}")))?
+        };
+        if let Some(manifest) = manifest {
+            packed = pack::with_manifest(&packed, &manifest).map_err(|error| {
+                CliError::new(ExitStatus::NotDone, format!("could not write the manifest: {error:#}"))
+            })?;
+        }
         // By rename, so that a host that watches the folder sees the whole file or none of it.
         let temporary = self.output.with_extension("new");
         std::fs::write(&temporary, packed)

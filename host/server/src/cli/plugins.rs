@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::client::Client;
 use crate::cli_error::ExitStatus;
 use crate::config::HumanDuration;
-use crate::http::api::{PluginFile, Refusal, TaskDocument};
+use crate::http::api::{PluginFile, Refusal, TaskDocument, TaskKind};
 use crate::http::encode;
 use crate::output::{Table, escape_line, print_json, print_line};
 use crate::stderr::note;
@@ -121,6 +121,33 @@ pub(crate) fn task_text(task: &TaskDocument) -> String {
     let limit = |limit: Option<u32>| limit.map_or_else(|| "no limit".to_owned(), |limit| limit.to_string());
     let seconds = |ms: u64| HumanDuration(Duration::from_millis(ms)).to_string();
     let mut text = vec![task.task.clone()];
+    match task.kind {
+        TaskKind::Contract => {}
+        TaskKind::Program => {
+            let output =
+                if task.lines { "each line of standard output is a chunk" } else { "standard output is the result" };
+            text.push(format!("a program: the payload is standard input, {output}"));
+            if !task.args.is_empty() {
+                let args: Vec<String> = task.args.iter().map(|arg| format!("{arg:?}")).collect();
+                text.push(format!("arguments: {}", args.join(" ")));
+            }
+            if !task.discard_on.is_empty() {
+                let statuses: Vec<String> = task.discard_on.iter().map(u8::to_string).collect();
+                text.push(format!("not retried after exit status {}", statuses.join(", ")));
+            }
+        }
+        TaskKind::Function => {
+            text.push("a function: payload and result are JSON".to_owned());
+            if let Some(schema) = &task.payload_schema {
+                text.push(format!("payload: {}", escape_line(schema.get())));
+            }
+            text.push(match &task.result_schema {
+                Some(schema) => format!("result: {}", escape_line(schema.get())),
+                None => "result: bytes".to_owned(),
+            });
+            text.push(format!("its error: the job {}", if task.discard_errors { "fails" } else { "is retried" }));
+        }
+    }
     if let Some(pointer) = &task.key {
         text.push(format!("key from {pointer}"));
     }
@@ -141,5 +168,9 @@ pub(crate) fn task_text(task: &TaskDocument) -> String {
         task.stall_ms.map(|ms| format!(", not silent for {}", seconds(ms))).unwrap_or_default(),
     ));
     text.push(format!("memory: {}", ByteSize(task.memory_bytes).display().iec()));
+    if !task.set_by.is_empty() {
+        let set: Vec<String> = task.set_by.iter().map(|(key, by)| format!("{key} by {by}")).collect();
+        text.push(format!("set: {}", set.join(", ")));
+    }
     text.join("\n  ")
 }

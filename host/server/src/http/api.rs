@@ -40,7 +40,7 @@ pub(crate) use nodes::{LoadedPlugin, Node};
 pub(crate) use operations::{
     BulkOperation, OperationAct, OperationPage, OperationPreview, OperationRequest, OperationState, OperationsQuery,
 };
-pub(crate) use plugins::{PluginFile, Refusal, TaskDocument, loaded_or_refused, plugin_files};
+pub(crate) use plugins::{PluginFile, Refusal, TaskDocument, TaskKind, loaded_or_refused, plugin_files};
 pub(crate) use schedules::{PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, SchedulesQuery};
 pub(crate) use summary::{EndedCounts, KeySummary, Quantiles, Summary, SummaryQuery, TaskSummary, WaitCounts};
 pub(crate) use values::{

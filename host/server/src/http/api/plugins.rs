@@ -1,5 +1,6 @@
 //! Plugins that are loaded, and files that were refused.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use schemars::JsonSchema;
@@ -8,6 +9,7 @@ use serde_json::value::RawValue;
 use wharf_core::ids::PluginId;
 use wharf_core::kv;
 use wharf_engine::Task;
+use wharf_engine::spec::sources;
 use wharf_runner::{Catalog, Loaded, Refused};
 
 use super::moment::Moment;
@@ -111,9 +113,48 @@ pub(crate) struct TaskDocument {
     pub(crate) stall_ms: Option<u64>,
     /// Memory that an attempt may have, in bytes.
     pub(crate) memory_bytes: u64,
+    /// How its code is called.
+    #[serde(default)]
+    pub(crate) kind: TaskKind,
     /// JSON schema of its payloads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) payload_schema: Option<Box<RawValue>>,
+    /// JSON schema of its results; absent if they may be anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) result_schema: Option<Box<RawValue>>,
+    /// Arguments of a program.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) args: Vec<String>,
+    /// True if each line of a program's standard output is a chunk, and the result is empty.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) lines: bool,
+    /// Exit statuses of a program after which its job is not retried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) discard_on: Vec<u8>,
+    /// True if a job is not retried when its function returns an error.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) discard_errors: bool,
+    /// The settings that are set, each with what set it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) set_by: BTreeMap<String, String>,
+}
+
+/// How a task's code is called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TaskKind {
+    /// By the contract of `wharf:plugin`.
+    #[default]
+    Contract,
+    /// As a program: the payload is its standard input, and its standard output is the result.
+    Program,
+    /// As an exported function: the payload is JSON of its parameters, and the result is JSON of its result.
+    Function,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Returns the documents of all plugins and of all refused files.
@@ -176,6 +217,29 @@ impl From<&Loaded> for LoadedVersion {
     }
 }
 
+/// Returns the schema that a task's payloads meet: of its types, and the one that is declared, if both are there both.
+fn payload_schema(task: &Task) -> Option<Box<RawValue>> {
+    let declared = task.schema.as_ref().map(|schema| schema.text());
+    let text = match (&task.kind, declared) {
+        (sources::TaskKind::Function(function), None) => function.payload_schema().to_owned(),
+        (sources::TaskKind::Function(function), Some(declared)) => {
+            let types: serde_json::Value = serde_json::from_str(function.payload_schema()).ok()?;
+            let declared: serde_json::Value = serde_json::from_str(declared).ok()?;
+            // With a name of its own each refers to its own parts.
+            let named = |id: &str, mut schema: serde_json::Value| {
+                if let Some(schema) = schema.as_object_mut() {
+                    schema.entry("$id").or_insert_with(|| id.into());
+                }
+                schema
+            };
+            serde_json::json!({"allOf": [named("urn:wharf:types", types), named("urn:wharf:declared", declared)]})
+                .to_string()
+        }
+        (_, declared) => declared?.to_owned(),
+    };
+    serde_json::from_str(&text).ok()
+}
+
 impl From<&Task> for TaskDocument {
     fn from(task: &Task) -> TaskDocument {
         let millis = |length: std::time::Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
@@ -193,7 +257,26 @@ impl From<&Task> for TaskDocument {
             cpu_ms: millis(task.cpu),
             stall_ms: task.stall.map(millis),
             memory_bytes: task.memory_bytes,
-            payload_schema: task.schema.as_ref().and_then(|schema| serde_json::from_str(schema.text()).ok()),
+            kind: match &task.kind {
+                sources::TaskKind::Contract => TaskKind::Contract,
+                sources::TaskKind::Program => TaskKind::Program,
+                sources::TaskKind::Function(_) => TaskKind::Function,
+            },
+            payload_schema: payload_schema(task),
+            result_schema: match &task.kind {
+                sources::TaskKind::Function(function) => {
+                    function.result_schema().and_then(|schema| serde_json::from_str(schema).ok())
+                }
+                sources::TaskKind::Contract | sources::TaskKind::Program => None,
+            },
+            args: task.plain.args.to_vec(),
+            lines: task.plain.lines,
+            discard_on: task.plain.discard_on.clone(),
+            discard_errors: task.plain.discard_errors,
+            set_by: {
+                let plugin = task.name.plugin();
+                task.origins.iter().map(|(key, by)| ((*key).to_owned(), by.name(&plugin).into_owned())).collect()
+            },
         }
     }
 }

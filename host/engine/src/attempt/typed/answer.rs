@@ -1,0 +1,8 @@
+//! The result of a function.
+
+/// What a function returned, as text: its result, or the error of its `result`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Ok(Vec<u8>),
+    Err(Vec<u8>),
+}

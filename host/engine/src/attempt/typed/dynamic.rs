@@ -1,0 +1,293 @@
+//! Calls a function through wasmtime's dynamic values: for what cannot be called directly, and as the measure of what is.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use wasmtime::Store;
+use wasmtime::component::{Func, Val};
+use wharf_core::bounds;
+
+use crate::attempt::typed::answer::Answer;
+use crate::spec::typed::check::{self, BadValue, Plan};
+use crate::spec::typed::json_reader::{JsonReader, Kind, NotJson};
+use crate::spec::typed::json_writer::{JsonWriter, NoText};
+use crate::spec::typed::signature::{Returns, Signature};
+use crate::spec::typed::types::{Field, Int, Type, TypeRef, TypeTable};
+
+/// Returns how many bytes the dynamic values of a payload take at most.
+pub(super) fn bytes_of(plan: &Plan) -> u64 {
+    // Each name and each string is an allocation of its own.
+    const ALLOCATION_BYTES: u64 = 16;
+    let each = size_of::<Val>() as u64 + size_of::<String>() as u64 + ALLOCATION_BYTES;
+    plan.values.saturating_mul(each).saturating_add(plan.text_bytes)
+}
+
+/// Calls a function.
+pub(super) async fn call<T: Send + 'static>(
+    store: &mut Store<T>,
+    function: Func,
+    signature: &Signature,
+    payload: &[u8],
+) -> wasmtime::Result<Answer> {
+    let params = parameters(signature, payload).map_err(|_| changed())?;
+    let mut results = vec![Val::Bool(false); usize::from(signature.result.is_some())];
+    function.call_async(store, &params, &mut results).await?;
+    drop(params);
+    let result = match (signature.result, results.pop()) {
+        (Some(ty), Some(value)) => answer(signature, ty, value),
+        _ => Ok(Answer::Ok(b"null".to_vec())),
+    };
+    result.map_err(Into::into)
+}
+
+fn changed() -> wasmtime::Error {
+    wasmtime::Error::msg("the payload is not the one that was checked; this is a bug of the host")
+}
+
+type Written = Result<(), NoText>;
+type Made<T> = Result<T, Box<BadValue>>;
+
+fn json<T>(read: Result<T, NotJson>) -> Made<T> {
+    Ok(read?)
+}
+
+/// Returns the parameters that a checked payload has.
+pub(super) fn parameters(signature: &Signature, payload: &[u8]) -> Made<Vec<Val>> {
+    let text = std::str::from_utf8(payload).unwrap_or_default();
+    let mut reader = JsonReader::new(text);
+    let is_absent = text.trim_ascii().is_empty() || json(reader.kind())? == Kind::Null;
+    let mut reader = if is_absent { JsonReader::new("{}") } else { reader };
+    let params = members(&mut reader, &signature.table, &signature.params)?;
+    Ok(params.into_iter().map(|(_, value)| value).collect())
+}
+
+fn members(reader: &mut JsonReader<'_>, table: &TypeTable, fields: &[Field]) -> Made<Vec<(String, Val)>> {
+    let mut values: Vec<(String, Val)> = fields.iter().map(|field| (field.name.clone(), Val::Option(None))).collect();
+    let mut expected = 0;
+    let mut more = json(reader.open(b'{'))?;
+    while more {
+        let name = check::text(json(reader.name())?)?;
+        if let Some(place) = check::member(fields, &name, expected) {
+            values[place].1 = value(reader, table, fields[place].ty)?;
+            expected = place + 1;
+        }
+        more = json(reader.next(b'{'))?;
+    }
+    Ok(values)
+}
+
+fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Val> {
+    let kind = json(reader.kind())?;
+    Ok(match table.ty(ty) {
+        Type::Bool => Val::Bool(json(reader.bool())?),
+        Type::Int(int) => {
+            let value = check::integer(json(reader.number())?, *int).unwrap_or_default();
+            match int {
+                Int::U8 => Val::U8(value as u8),
+                Int::U16 => Val::U16(value as u16),
+                Int::U32 => Val::U32(value as u32),
+                Int::U64 => Val::U64(value as u64),
+                Int::S8 => Val::S8(value as i8),
+                Int::S16 => Val::S16(value as i16),
+                Int::S32 => Val::S32(value as i32),
+                Int::S64 => Val::S64(value as i64),
+            }
+        }
+        Type::F32 => Val::Float32(check::float32(json(reader.number())?).unwrap_or_default()),
+        Type::F64 => Val::Float64(check::float64(json(reader.number())?).unwrap_or_default()),
+        Type::Char => Val::Char(check::text(json(reader.string())?)?.chars().next().unwrap_or_default()),
+        Type::String => Val::String(check::text(json(reader.string())?)?.into_owned()),
+        Type::List(element) if table.is_bytes(*element) => {
+            let text = check::text(json(reader.string())?)?;
+            let bytes = STANDARD.decode(text.as_bytes()).unwrap_or_default();
+            Val::List(bytes.into_iter().map(Val::U8).collect())
+        }
+        Type::List(element) => {
+            let mut values = Vec::new();
+            let mut more = json(reader.open(b'['))?;
+            while more {
+                values.push(value(reader, table, *element)?);
+                more = json(reader.next(b'['))?;
+            }
+            Val::List(values)
+        }
+        Type::Record(fields) => Val::Record(members(reader, table, fields)?),
+        Type::Tuple(types) => {
+            json(reader.open(b'['))?;
+            let mut values = Vec::new();
+            for ty in types {
+                values.push(value(reader, table, *ty)?);
+                json(reader.next(b'['))?;
+            }
+            Val::Tuple(values)
+        }
+        Type::Enum(_) => Val::Enum(check::text(json(reader.string())?)?.into_owned()),
+        Type::Flags(_) => {
+            let mut names = Vec::new();
+            let mut more = json(reader.open(b'['))?;
+            while more {
+                names.push(check::text(json(reader.string())?)?.into_owned());
+                more = json(reader.next(b'['))?;
+            }
+            Val::Flags(names)
+        }
+        Type::Option(_) if kind == Kind::Null => {
+            json(reader.null())?;
+            Val::Option(None)
+        }
+        Type::Option(some) if table.may_be_null(*some) => {
+            check::sole(reader, &["some"])?;
+            let some = value(reader, table, *some)?;
+            check::sole_end(reader)?;
+            Val::Option(Some(Box::new(some)))
+        }
+        Type::Option(some) => Val::Option(Some(Box::new(value(reader, table, *some)?))),
+        Type::Variant(cases) => {
+            let found = check::tagged(reader, cases)?;
+            let case = &cases[found.case];
+            let payload = match (case.ty, found.val) {
+                (Some(ty), Some(mut val)) => Some(Box::new(value(&mut val, table, ty)?)),
+                _ => None,
+            };
+            Val::Variant(case.name.clone(), payload)
+        }
+        Type::Result(ok, err) => {
+            let which = check::sole(reader, &["ok", "err"])?;
+            let payload = match if which == 0 { ok } else { err } {
+                Some(ty) => Some(Box::new(value(reader, table, *ty)?)),
+                None => {
+                    json(reader.kind())?;
+                    json(reader.null())?;
+                    None
+                }
+            };
+            check::sole_end(reader)?;
+            Val::Result(if which == 0 { Ok(payload) } else { Err(payload) })
+        }
+    })
+}
+
+fn answer(signature: &Signature, ty: TypeRef, value: Val) -> Result<Answer, NoText> {
+    match (signature.returns(), value) {
+        (Returns::Fallible(ok, _), Val::Result(Ok(value))) => {
+            text(&signature.table, ok, value.as_deref()).map(Answer::Ok)
+        }
+        (Returns::Fallible(_, err), Val::Result(Err(value))) => {
+            text(&signature.table, err, value.as_deref()).map(Answer::Err)
+        }
+        (_, value) => text(&signature.table, Some(ty), Some(&value)).map(Answer::Ok),
+    }
+}
+
+/// Writes a result: bytes as they are, everything else as JSON.
+fn text(table: &TypeTable, ty: Option<TypeRef>, value: Option<&Val>) -> Result<Vec<u8>, NoText> {
+    let (Some(ty), Some(value)) = (ty, value) else { return Ok(b"null".to_vec()) };
+    if let (Type::List(element), Val::List(values)) = (table.ty(ty), value)
+        && table.is_bytes(*element)
+    {
+        let bytes = bytes(values);
+        return if bytes.len() as u64 > bounds::OUTPUT_BYTES_MAX { Err(NoText::TooLarge) } else { Ok(bytes) };
+    }
+    let mut text = Text { table, writer: JsonWriter::default() };
+    text.value(ty, value)?;
+    Ok(text.writer.finish())
+}
+
+fn bytes(values: &[Val]) -> Vec<u8> {
+    values.iter().map(|value| if let Val::U8(byte) = value { *byte } else { 0 }).collect()
+}
+
+struct Text<'t> {
+    table: &'t TypeTable,
+    writer: JsonWriter,
+}
+
+impl Text<'_> {
+    /// Writes values between brackets.
+    fn all(&mut self, brackets: [&str; 2], values: impl Iterator<Item = impl FnOnce(&mut Self) -> Written>) -> Written {
+        self.writer.part(brackets[0])?;
+        for (place, value) in values.enumerate() {
+            if place > 0 {
+                self.writer.part(",")?;
+            }
+            value(self)?;
+        }
+        self.writer.part(brackets[1])
+    }
+
+    fn option(&mut self, ty: Option<TypeRef>, value: Option<&Val>) -> Written {
+        match (ty, value) {
+            (Some(ty), Some(value)) => self.value(ty, value),
+            _ => self.writer.part("null"),
+        }
+    }
+
+    fn value(&mut self, ty: TypeRef, value: &Val) -> Written {
+        let table = self.table;
+        match (table.ty(ty), value) {
+            (_, Val::Bool(value)) => self.writer.part(if *value { "true" } else { "false" }),
+            (_, Val::U8(value)) => self.writer.integer((*value).into()),
+            (_, Val::U16(value)) => self.writer.integer((*value).into()),
+            (_, Val::U32(value)) => self.writer.integer((*value).into()),
+            (_, Val::U64(value)) => self.writer.integer((*value).into()),
+            (_, Val::S8(value)) => self.writer.integer((*value).into()),
+            (_, Val::S16(value)) => self.writer.integer((*value).into()),
+            (_, Val::S32(value)) => self.writer.integer((*value).into()),
+            (_, Val::S64(value)) => self.writer.integer((*value).into()),
+            (_, Val::Float32(value)) => self.writer.f32(*value),
+            (_, Val::Float64(value)) => self.writer.f64(*value),
+            (_, Val::Char(value)) => self.writer.string(value.encode_utf8(&mut [0; 4])),
+            (_, Val::String(value) | Val::Enum(value)) => self.writer.string(value),
+            (Type::List(element), Val::List(values)) if table.is_bytes(*element) => self.writer.bytes(&bytes(values)),
+            (Type::List(element), Val::List(values)) => {
+                self.all(["[", "]"], values.iter().map(|value| |text: &mut Self| text.value(*element, value)))
+            }
+            (Type::Tuple(types), Val::Tuple(values)) => {
+                let each = types.iter().zip(values);
+                self.all(["[", "]"], each.map(|(ty, value)| |text: &mut Self| text.value(*ty, value)))
+            }
+            (Type::Record(fields), Val::Record(values)) => {
+                let each = fields.iter().zip(values);
+                self.all(
+                    ["{", "}"],
+                    each.map(|(field, (_, value))| {
+                        |text: &mut Self| {
+                            text.writer.string(&field.name)?;
+                            text.writer.part(":")?;
+                            text.value(field.ty, value)
+                        }
+                    }),
+                )
+            }
+            (_, Val::Flags(names)) => {
+                self.all(["[", "]"], names.iter().map(|name| |text: &mut Self| text.writer.string(name)))
+            }
+            (Type::Option(some), Val::Option(Some(value))) if table.may_be_null(*some) => {
+                self.writer.part("{\"some\":")?;
+                self.value(*some, value)?;
+                self.writer.part("}")
+            }
+            (Type::Option(some), Val::Option(value)) => self.option(Some(*some), value.as_deref()),
+            (Type::Variant(cases), Val::Variant(name, payload)) => {
+                self.writer.part("{\"tag\":")?;
+                self.writer.string(name)?;
+                let ty = cases.iter().find(|case| case.name == *name).and_then(|case| case.ty);
+                if let (Some(ty), Some(payload)) = (ty, payload) {
+                    self.writer.part(",\"val\":")?;
+                    self.value(ty, payload)?;
+                }
+                self.writer.part("}")
+            }
+            (Type::Result(ok, err), Val::Result(result)) => {
+                let (name, ty, payload) = match result {
+                    Ok(payload) => ("{\"ok\":", ok, payload),
+                    Err(payload) => ("{\"err\":", err, payload),
+                };
+                self.writer.part(name)?;
+                self.option(*ty, payload.as_deref())?;
+                self.writer.part("}")
+            }
+            // A function that is linked has the types that it was linked with.
+            _ => self.writer.part("null"),
+        }
+    }
+}

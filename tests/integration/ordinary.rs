@@ -1,0 +1,100 @@
+//! Components that know nothing of Wharf, from outside: an existing program or function, copied into the folder, is a task.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Host, Setup, component, eventually, wharf};
+
+fn said(host: &Host, args: &[&str]) -> String {
+    let output = host.cli(args).output().expect("the binary starts");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "wharf {args:?}: {said}");
+    said
+}
+
+fn again(host: &mut Host) {
+    host.start();
+    eventually("it is ready", || host.is_ready().then_some(()));
+}
+
+#[test]
+fn a_program_that_is_copied_into_the_folder_runs_as_a_task() {
+    let mut host = Setup::default().settings("[plugins.program.tasks.run]\nretry = { backoff = \"1s..1s\" }").start();
+    std::fs::copy(component("program"), host.plugin_file("program")).expect("it is copied");
+    eventually("it is loaded", || host.client().get("/v1/plugins/program").json()["loaded"].is_object().then_some(()));
+    let result = said(&host, &["job", "enqueue", "program/run", "--input", "\"to be\"", "--wait"]);
+    assert!(result.contains("\"TO BE\""), "{result}");
+    let shown = said(&host, &["plugin", "show", "program"]);
+    assert!(shown.contains("a program: the payload is standard input, standard output is the result"), "{shown}");
+    assert!(shown.contains("set: retry by wharf.toml"), "{shown}");
+    let document = host.client().get("/v1/plugins/program").ok();
+    assert_eq!(document["loaded"]["tasks"][0]["kind"], "program", "{document}");
+    // What was accepted is done after a crash.
+    let id = host.enqueue_with(json!({ "task": "program/run", "payload": "later", "delay": "1s" }));
+    host.kill();
+    again(&mut host);
+    let job = host.finished(&id);
+    assert_eq!((job["state"].as_str(), job["result"].clone()), (Some("succeeded"), job["result"].clone()), "{job}");
+    assert_eq!(host.result(&id), json!("LATER"));
+}
+
+#[test]
+fn a_function_that_is_copied_into_the_folder_runs_as_a_task() {
+    let mut host = Setup::default().plugin("functions").start();
+    let run = |host: &Host, task: &str, payload: Value| {
+        let job = host.run(task, payload);
+        assert_eq!(job["state"], "succeeded", "{job}");
+        job["id"].as_str().expect("an id").to_owned()
+    };
+    let id = run(&host, "functions/add", json!({ "a": 1, "b": 2 }));
+    assert_eq!(host.result(&id), json!(3));
+    // A task's name may have a dot, and bytes are bytes.
+    let id = run(&host, "functions/world.reverse", json!({ "bytes": "/wBh" }));
+    assert_eq!(host.client().get(&format!("/v1/jobs/{id}/result")).body, b"a\0\xff");
+    let refused = host.client().post("/v1/jobs", &json!({ "task": "functions/add", "payload": { "a": "1", "b": 2 } }));
+    assert_eq!(refused.status, 422, "{refused:?}");
+    let text = String::from_utf8_lossy(&refused.body).into_owned();
+    assert!(text.contains("at `/a`: expected an integer from 0 to 4294967295"), "{text}");
+    let document = host.client().get("/v1/plugins/functions").ok();
+    let tasks = document["loaded"]["tasks"].as_array().expect("tasks");
+    let area = tasks.iter().find(|task| task["task"] == "functions/area").expect("it is there");
+    assert_eq!((&area["kind"], &area["result_schema"]["type"]), (&json!("function"), &json!("number")), "{area}");
+    assert!(area["payload_schema"]["properties"]["of"].is_object(), "{area}");
+    // An error is a failure with its text.
+    let failing = host.enqueue("functions/area", json!({ "of": { "tag": "circle", "val": -1 } }));
+    let job = host.in_state(&failing, "waiting");
+    eventually("its first attempt ended", || {
+        host.job(&failing).to_string().contains("the radius -1 is negative").then_some(())
+    });
+    host.kill();
+    again(&mut host);
+    assert_eq!(host.job(&failing)["id"], job["id"]);
+    let id = run(&host, "functions/divide", json!({ "a": 1, "b": 4 }));
+    assert_eq!(host.result(&id), json!(0.25));
+}
+
+#[test]
+fn a_check_says_what_a_file_would_be() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let check = |name: &str| {
+        let file = component(name).display().to_string();
+        let output = wharf().args(["check", &file]).current_dir(dir.path()).output().expect("the binary starts");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let program = check("program");
+    assert!(program.contains("would be loaded as `program`") && program.contains("task program/run"), "{program}");
+    assert!(program.contains("note: its exit status does not reach the host"), "{program}");
+    let functions = check("functions");
+    for part in
+        ["task functions/rows.reverse", "a function: payload and result are JSON", "result: bytes", "\"minimum\":0"]
+    {
+        assert!(functions.contains(part), "{part}: {functions}");
+    }
+    let call = |target: &str, input: &str| {
+        let file = component("functions").display().to_string();
+        let args = ["call", &format!("{file}#{target}"), "--input", input];
+        wharf().args(args).current_dir(dir.path()).output().expect("the binary starts")
+    };
+    assert_eq!(call("world.reverse", r#"{"bytes": "/wBh"}"#).stdout, b"a\0\xff");
+    let wrong = call("add", r#"{"a": 1}"#);
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("the parameter `b` is missing"), "{wrong:?}");
+}
