@@ -24,7 +24,7 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -
     let pairs = names.iter().filter_map(|name| Some(format!("{name}={}", encode(given.get(name)?))));
     let cleaned: Uri = format!("/audit?{}", pairs.collect::<Vec<_>>().join("&")).parse().unwrap_or(uri);
     let wanted: AuditQuery = query(&cleaned)?;
-    let found = audit::list(State(host), cleaned).await?.0;
+    let found = audit::page(&host, &cleaned).await?;
     let kind = wanted.act.map(|act| act.to_string());
     let main = html! {
         div class="head" { h1 { "Audit" } span class="dim" { "who changed what, when and from where" } }

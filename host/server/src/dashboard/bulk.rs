@@ -53,8 +53,11 @@ fn request(
     trial: Option<Trial>,
     spread: std::time::Duration,
 ) -> OperationRequest {
-    OperationRequest { act, query, author: visitor.author.clone(), trial, spread }
+    OperationRequest { act, query, author: visitor.author.clone(), trial, spread, attempts: None, priority: None }
 }
+
+/// The acts that the page offers: a priority needs a number, which `wharf job set-priority` takes.
+const ACTS: [BulkAct; 4] = [BulkAct::Retry, BulkAct::Cancel, BulkAct::Delete, BulkAct::RunNow];
 
 fn verb(act: BulkAct) -> &'static str {
     match act {
@@ -62,6 +65,7 @@ fn verb(act: BulkAct) -> &'static str {
         BulkAct::Cancel => "Cancel",
         BulkAct::Delete => "Delete",
         BulkAct::RunNow => "Run now",
+        BulkAct::SetPriority => "Set priority",
     }
 }
 
@@ -71,6 +75,7 @@ fn explained(act: BulkAct) -> &'static str {
         BulkAct::Cancel => "Waiting jobs are cancelled; running ones are asked to end.",
         BulkAct::Delete => "Finished jobs are deleted, with their results and logs. This cannot be undone.",
         BulkAct::RunNow => "Jobs that wait for their time, or for their next attempt, start as soon as they can.",
+        BulkAct::SetPriority => "Waiting jobs get another priority.",
     }
 }
 
@@ -87,7 +92,7 @@ fn content(visitor: &Visitor, act: BulkAct, text: &str, found: &Preview) -> Mark
     let class = if act == BulkAct::Retry || act == BulkAct::RunNow { "primary" } else { "danger" };
     html! {
         div class="head" { h1 { (verb(act)) " " (number) } }
-        nav class="tabs" aria-label="Act" { @for act in BulkAct::ALL { (tab(act)) } }
+        nav class="tabs" aria-label="Act" { @for act in ACTS { (tab(act)) } }
         dl class="facts" { div { dt { "Filter" } dd { code { @if text.is_empty() { "all jobs" } @else { (line(text)) } } } } }
         p class="note" { (explained(act)) " Only jobs that match at the start of the operation are changed, each at most once." }
         @if found.count == 0 { p class="empty" { "Nothing to do: no job that matches is in a state that this act changes." } }

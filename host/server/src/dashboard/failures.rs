@@ -20,7 +20,7 @@ use super::visitor::Visitor;
 /// Lists failure groups.
 pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -> Answer {
     let wanted: FailuresQuery = query(&uri)?;
-    let found = failures::list(State(host), uri).await?.0;
+    let found = failures::page(&host, &uri).await?;
     let task = wanted.task.as_deref();
     let tab = |name: &str, of: Option<FailureState>| {
         let state = of.map(|of| format!("state={of}"));

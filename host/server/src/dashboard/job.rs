@@ -41,8 +41,8 @@ pub(super) struct Seen {
 pub(super) async fn read(host: &Host, visitor: &Visitor, id: JobId) -> Result<Seen, Problem> {
     let access = visitor.access()?;
     let view = job_lookup::job(host, &access, id).await?;
-    let listed = attempts::list(State(host.clone()), access, Path(id.to_string())).await?;
-    Ok(Seen { document: Job::in_event(&view), view, attempts: listed.0 })
+    let attempts = attempts::attempts(host, &access, id).await?;
+    Ok(Seen { document: Job::in_event(&view), view, attempts })
 }
 
 /// Shows a job.
@@ -217,7 +217,7 @@ pub(super) fn end(seen: &Seen) -> Markup {
 pub(super) async fn retry(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
     let id = job_lookup::job_id(&id)?;
     job_lookup::check(&host, &visitor.access()?, id).await?;
-    host.retry(id, visitor.author.clone()).await.map_err(|error| jobs::refused(id, error))?;
+    host.retry(id, 1, visitor.author.clone()).await.map_err(|error| jobs::refused(id, error))?;
     Ok(lead_to(&visitor, &format!("jobs/{id}")))
 }
 

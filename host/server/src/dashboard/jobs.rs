@@ -30,7 +30,7 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -
         _ => wanted.to_string(),
     };
     let limited: Uri = with_limit(&uri, &parameters).parse().unwrap_or(uri);
-    let found = jobs::list(State(host), visitor.access()?, limited).await?.0;
+    let found = jobs::page(&host, &visitor.access()?, &limited).await?;
     let live = Some(live_address(&visitor, &parameters, &wanted.to_string(), &found));
     let main = content(&visitor, &parameters, &Filter { text, exact: wanted.to_string() }, &found);
     Ok(page(&visitor, &Frame { title: "Jobs", section: Section::Jobs, live }, &main))

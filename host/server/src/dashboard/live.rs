@@ -286,7 +286,7 @@ fn changed_rows(rows: &mut Rows, visitor: &Visitor, jobs: &[CoreJob]) -> Vec<Byt
             "{} {} {} {} {}",
             status.state.name().as_str(),
             status.attempt,
-            status.failures,
+            status.failures.failed(),
             status.crashes,
             status.cancel_requested
         );

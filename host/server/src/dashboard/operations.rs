@@ -19,7 +19,7 @@ use super::visitor::Visitor;
 
 /// Lists operations.
 pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -> Answer {
-    let found = operations::list(State(host), uri.clone()).await?.0;
+    let found = operations::page(&host, &uri).await?;
     let main = html! {
         div class="head" { h1 { "Operations" } span class="dim" { "one act on many jobs" } }
         div class="scroll" tabindex="0" role="region" aria-label="Operations" {

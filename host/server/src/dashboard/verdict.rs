@@ -159,12 +159,25 @@ fn is_of(plugin: &str, task: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::api::EndedCounts;
+    use crate::http::api::{EndedCounts, WaitCounts};
 
     fn task(name: &str, waiting: u64, running: u64, ended: u64, failed: u64) -> TaskSummary {
         let counts = || Some(EndedCounts { ended, failed, cpu_ms: 0.0, memory_peak_bytes: 0 });
         let (wait, run) = (None, None);
-        TaskSummary { task: name.into(), waiting, running, held: false, minute: counts(), hour: counts(), wait, run }
+        let waits = WaitCounts { ready: waiting, blocked: 0, held: 0, delayed: 0, retrying: 0, more: false };
+        let oldest_ready_ms = None;
+        TaskSummary {
+            task: name.into(),
+            waiting,
+            waits,
+            oldest_ready_ms,
+            running,
+            held: false,
+            minute: counts(),
+            hour: counts(),
+            wait,
+            run,
+        }
     }
 
     fn verdict(

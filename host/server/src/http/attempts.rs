@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use wharf_core::ids::JobId;
 use wharf_runner::Host;
 
 use super::api::AttemptList;
@@ -16,16 +17,23 @@ pub(crate) async fn list(
     access: Access,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let id = job_lookup::job_id(&id)?;
+    memory::json(host.budget(), &attempts(&host, &access, job_lookup::job_id(&id)?).await?).await
+}
+
+/// Returns the attempts of a job that the client sees.
+///
+/// # Errors
+/// If the client does not see the job, or the store failed.
+pub(crate) async fn attempts(host: &Host, access: &Access, id: JobId) -> Result<AttemptList, Problem> {
     let attempts = host.attempts(id).await?;
     // A job without such attempts may be unknown, and the client may not see it.
     if attempts.is_empty() || access.key().is_some() {
-        job_lookup::job(&host, &access, id).await?;
+        job_lookup::job(host, access, id).await?;
     }
     let mut list = AttemptList::from(&*attempts);
     if access.key().is_some() {
         // It does not learn which hosts there are.
         list.attempts.iter_mut().for_each(|attempt| attempt.node_name = None);
     }
-    memory::json(host.budget(), &list).await
+    Ok(list)
 }

@@ -20,12 +20,20 @@ const PAGE_DEFAULT: u32 = 100;
 
 /// Lists acts, newest first.
 pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Response, Problem> {
-    let query: AuditQuery = query::query(&uri)?;
+    memory::json(host.budget(), &page(&host, &uri).await?).await
+}
+
+/// Returns a page of the list.
+///
+/// # Errors
+/// If a parameter is not valid, or the store failed.
+pub(crate) async fn page(host: &Host, uri: &Uri) -> Result<ActPage, Problem> {
+    let query: AuditQuery = query::query(uri)?;
     let filter = filter(&query, host.now())?;
     let since = filter.since;
     let page = host.acts(filter).await?;
     let next = page.next.map(|next| next_page(&query, since, next));
-    memory::json(host.budget(), &ActPage { acts: page.acts.into_iter().map(Act::from).collect(), next }).await
+    Ok(ActPage { acts: page.acts.into_iter().map(Act::from).collect(), next })
 }
 
 fn filter(query: &AuditQuery, now: Timestamp) -> Result<ActFilter, Problem> {

@@ -24,11 +24,18 @@ const PAGE_DEFAULT: u32 = 100;
 
 /// Lists failure groups, the one that failed last first.
 pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Response, Problem> {
-    let query: FailuresQuery = query(&uri)?;
+    memory::json(host.budget(), &page(&host, &uri).await?).await
+}
+
+/// Returns a page of the list.
+///
+/// # Errors
+/// If a parameter is not valid, or the store failed.
+pub(crate) async fn page(host: &Host, uri: &Uri) -> Result<FailurePage, Problem> {
+    let query: FailuresQuery = query(uri)?;
     let page = host.failures(filter(&query)?).await?;
     let next = page.groups.last().filter(|_| page.more).map(|last| next_page(&query, &FailureCursor::of(last)));
-    let page = FailurePage { failures: page.groups.iter().map(Failure::from).collect(), next };
-    memory::json(host.budget(), &page).await
+    Ok(FailurePage { failures: page.groups.iter().map(Failure::from).collect(), next })
 }
 
 fn filter(query: &FailuresQuery) -> Result<FailureFilter, Problem> {

@@ -78,7 +78,15 @@ async fn stored_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes,
 
 /// Lists jobs that meet a filter.
 pub(crate) async fn list(State(host): State<Host>, access: Access, uri: Uri) -> Result<Response, Problem> {
-    let parameters: ListQuery = query(&uri)?;
+    memory::json(host.budget(), &page(&host, &access, &uri).await?).await
+}
+
+/// Returns a page of the list.
+///
+/// # Errors
+/// If a parameter is not valid, or the store failed.
+pub(crate) async fn page(host: &Host, access: &Access, uri: &Uri) -> Result<JobPage, Problem> {
+    let parameters: ListQuery = query(uri)?;
     let max = parameters.limit.unwrap_or(PAGE_DEFAULT);
     if !(1..=bounds::PAGE_MAX).contains(&max) {
         return Err(Problem::bad_request(format!("`limit`: expected 1 to {}, got {max}", bounds::PAGE_MAX)));
@@ -89,8 +97,8 @@ pub(crate) async fn list(State(host): State<Host>, access: Access, uri: Uri) -> 
     };
     let after = place(&parameters, order)?;
     let none = JobPage { jobs: Vec::new(), next: None, looked_at: 0, until: None };
-    let Some(wanted) = filter::seen_by(&access, filter::of_parameters(&parameters, host.now())?) else {
-        return Ok(Json(none).into_response());
+    let Some(wanted) = filter::seen_by(access, filter::of_parameters(&parameters, host.now())?) else {
+        return Ok(none);
     };
     let page = host.find(Arc::new(wanted), order, after, max).await?;
     let listed = |job| {
@@ -98,13 +106,12 @@ pub(crate) async fn list(State(host): State<Host>, access: Access, uri: Uri) -> 
         // It may be a job of another key.
         if access.key().is_some() { Job { parent: None, ..listed } } else { listed }
     };
-    let page = JobPage {
+    Ok(JobPage {
         jobs: page.jobs.iter().map(listed).collect(),
         next: page.next.map(|next| next_page(&parameters, next)),
         looked_at: page.looked_at,
         until: page.until.map(Moment),
-    };
-    memory::json(host.budget(), &page).await
+    })
 }
 
 /// Reads the place from which a list goes on.

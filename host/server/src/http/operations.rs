@@ -66,7 +66,15 @@ pub(crate) async fn start(
 
 /// Lists operations, newest first.
 pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Response, Problem> {
-    let OperationsQuery { before, limit } = query::query(&uri)?;
+    memory::json(host.budget(), &page(&host, &uri).await?).await
+}
+
+/// Returns a page of the list.
+///
+/// # Errors
+/// If a parameter is not valid, or the store failed.
+pub(crate) async fn page(host: &Host, uri: &Uri) -> Result<OperationPage, Problem> {
+    let OperationsQuery { before, limit } = query::query(uri)?;
     let max = limit.unwrap_or(PAGE_DEFAULT);
     if !(1..=PAGE_MAX).contains(&max) {
         return Err(Problem::bad_request(format!("`limit`: expected 1 to {PAGE_MAX}, got {max}")));
@@ -78,8 +86,7 @@ pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Response,
     found.truncate(max as usize);
     let last = found.last().filter(|_| more);
     let next = last.map(|last| links::page_from_page(&format!("limit={max}&before={}", last.id)));
-    let page = OperationPage { operations: found.iter().map(BulkOperation::from).collect(), next };
-    memory::json(host.budget(), &page).await
+    Ok(OperationPage { operations: found.iter().map(BulkOperation::from).collect(), next })
 }
 
 /// Shows one operation.
