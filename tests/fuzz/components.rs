@@ -50,7 +50,8 @@ fn check(input: &[u8]) -> String {
         let engine = runtime.block_on(async { Engine::new(settings()) }).expect("an engine");
         (runtime, engine)
     });
-    let checked = runtime.block_on(engine.check("fuzzed", Arc::<[u8]>::from(input), &PluginSettings::default(), &|_| {}));
+    let checked =
+        runtime.block_on(engine.check("fuzzed", Arc::<[u8]>::from(input), &PluginSettings::default(), &|_| {}));
     let told: usize = checked.problems.iter().map(|problem| problem.what.len() + problem.hint.len()).sum();
     assert!(told <= bounds::REFUSAL_BYTES_MAX + 1024, "{told} bytes of text");
     assert!(checked.plugin.is_some() == checked.problems.is_empty(), "it is a plugin, or something is wrong with it");

@@ -198,9 +198,9 @@ fn every_plugin_has_its_test() {
         pub(super) use crate::broadcasts as summary;
         pub(super) use crate::broadcasts as word_index;
         pub(super) use crate::kv as changes;
+        pub(super) use crate::kv as villain_kv;
         pub(super) use crate::ordinary as functions;
         pub(super) use crate::ordinary as program;
-        pub(super) use crate::kv as villain_kv;
         pub(super) use crate::outside as outside_go;
         pub(super) use crate::outside as outside_js;
         pub(super) use crate::outside as outside_python;

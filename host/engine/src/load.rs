@@ -422,12 +422,7 @@ impl PluginBuilder<'_> {
     }
 
     /// Returns the parts of the manifest. Only a plugin that has our contract is asked for one.
-    async fn sources(
-        &self,
-        linked: &Arc<Linked>,
-        sandboxes: u32,
-        digest: &str,
-    ) -> Result<ManifestSources, LoadError> {
+    async fn sources(&self, linked: &Arc<Linked>, sandboxes: u32, digest: &str) -> Result<ManifestSources, LoadError> {
         let (mut plain, mut texts) = (None, Vec::new());
         match &linked.exports {
             Exports::Contract(_) => {
@@ -441,8 +436,9 @@ impl PluginBuilder<'_> {
         }
         texts.extend(linked.description.manifest.iter().map(|text| (Origin::Section, text.as_str().into())));
         if let Some(manifest) = self.manifest {
-            let text = std::str::from_utf8(manifest)
-                .map_err(|error| Problem::new(format!("{}.toml: it is not UTF-8 at byte {}", self.id, error.valid_up_to())))?;
+            let text = std::str::from_utf8(manifest).map_err(|error| {
+                Problem::new(format!("{}.toml: it is not UTF-8 at byte {}", self.id, error.valid_up_to()))
+            })?;
             texts.push((Origin::File, text.into()));
         }
         Ok(ManifestSources { plain, texts })

@@ -44,7 +44,9 @@ pub(crate) fn plugin_file(path: &Path) -> anyhow::Result<PluginFile> {
         }
         Ok(_) => None,
         Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(CliError::usage(format!("could not read {}: {error}", manifest_path.display())).into()),
+        Err(error) => {
+            return Err(CliError::usage(format!("could not read {}: {error}", manifest_path.display())).into());
+        }
     };
     Ok(PluginFile { component: component(path)?, manifest })
 }

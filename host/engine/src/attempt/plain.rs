@@ -6,9 +6,9 @@ use wasmtime::component::Instance;
 use wasmtime_wasi::I32Exit;
 
 use crate::attempt::run::{GuestFailure, Run, absent};
+use crate::attempt::typed;
 use crate::attempt::typed::answer::Answer;
 use crate::attempt::typed::call::TypedEnd;
-use crate::attempt::typed;
 use crate::call::CallInput;
 use crate::compile::linked::{Exports, PlainIndices};
 use crate::sandbox::program_output::{OutputTarget, ProgramIo, ProgramOutput};

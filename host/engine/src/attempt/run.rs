@@ -54,15 +54,15 @@ pub(crate) struct SandboxMemory {
 /// The result of the guest's function, or the error that it ended with; `None` if the host ended it while it waited.
 type GuestReturn = Option<wasmtime::Result<Result<Vec<u8>, GuestFailure>>>;
 
-/// How a guest says that it failed.
+/// The failure of a guest, in the terms in which it said so.
 pub(crate) enum GuestFailure {
-    /// In the terms of the contract.
+    /// A failure in the terms of the contract.
     Contract(Failure),
-    /// By the exit status of a program.
+    /// The exit status of a program.
     Exit(u8),
     /// Its output was not taken, for this reason.
     Output(String),
-    /// By the error of its `result`, as JSON.
+    /// The error of its `result`, as JSON.
     Error(Vec<u8>),
     /// It cannot be called with this payload, or its result has no text: another attempt would end in the same way.
     Hopeless(String),
@@ -134,7 +134,9 @@ impl Run {
             out_bytes: result_bytes
                 + sent.chunk_bytes
                 + output.as_ref().map_or(0, ProgramOutput::chunk_bytes)
-                + sent.broadcast_bytes + sent.kv_bytes + log_bytes,
+                + sent.broadcast_bytes
+                + sent.kv_bytes
+                + log_bytes,
         };
         let output_bytes = output.as_ref().map_or(0, ProgramOutput::held_bytes);
         let held_bytes = store.data().limiter.account.peak().saturating_sub(self.memory.first_pages) + output_bytes;
@@ -151,12 +153,7 @@ impl Run {
         Ok(attempt_end)
     }
 
-    fn new_sandbox(
-        &self,
-        log: &Log,
-        program: Option<ProgramIo>,
-        started_at: Instant,
-    ) -> Result<Sandbox, String> {
+    fn new_sandbox(&self, log: &Log, program: Option<ProgramIo>, started_at: Instant) -> Result<Sandbox, String> {
         if let Some(why) = self.plugin.env.revoked() {
             return Err(why.to_owned());
         }
@@ -392,9 +389,12 @@ impl EndContext<'_> {
                 if discards { outcome::Failure::Discard(text) } else { outcome::Failure::Retry(text) }
             }
             GuestFailure::Hopeless(why) => outcome::Failure::Discard(report::shortened(why)),
-            GuestFailure::Output(why) => {
-                outcome::Failure::Retry(self.report(None, format!("its output was not taken: {why}"), None, String::new()))
-            }
+            GuestFailure::Output(why) => outcome::Failure::Retry(self.report(
+                None,
+                format!("its output was not taken: {why}"),
+                None,
+                String::new(),
+            )),
         }
     }
 

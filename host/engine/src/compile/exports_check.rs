@@ -49,11 +49,13 @@ fn plain_notes(manifest: &Manifest, plain: &PlainExports) -> Vec<Problem> {
     if manifest.too_many > 0 {
         notes.push(
             Problem::new(format!(
-                "{} of its functions are no tasks: a plugin has at most {}",
+                "{} of its functions do not become tasks: a plugin has at most {}",
                 manifest.too_many,
                 bounds::TASKS_MAX
             ))
-            .hint("name those that should be in NAME.toml or wharf.toml, each with a table [tasks.NAME]; they come first"),
+            .hint(
+                "name those that should be in NAME.toml or wharf.toml, each with a table [tasks.NAME]; they come first",
+            ),
         );
     }
     notes

@@ -15,9 +15,10 @@ const STEPS_MAX: u32 = 100_000;
 pub(crate) fn agree(signature: &Signature, code: &ComponentFunc) -> bool {
     let mut compare = Compare { table: &signature.table, steps: 0 };
     let mut params = code.params();
-    let same_params = signature.params.iter().all(|param| {
-        params.next().is_some_and(|(name, ty)| name == param.name && compare.is_same(param.ty, &ty))
-    });
+    let same_params = signature
+        .params
+        .iter()
+        .all(|param| params.next().is_some_and(|(name, ty)| name == param.name && compare.is_same(param.ty, &ty)));
     let mut results = code.results();
     let same_result = match (signature.result, results.next()) {
         (None, None) => true,

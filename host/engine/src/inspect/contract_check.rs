@@ -24,7 +24,8 @@ const STREAMS_HINT: &str =
     "use `wharf:plugin/attempt.emit` to stream output, and WASI 0.2 for everything else; plain `async func` is fine";
 
 const WORLDS: &str = "a plugin exports a world of the package `wharf:plugin`: `handler-plugin`, `subscriber-plugin`, or `plugin` for both";
-const PLAIN_EXPORTS: &str = "export a function over plain data, a program (`wasi:cli/run`), or a world of `wharf:plugin`";
+const PLAIN_EXPORTS: &str =
+    "export a function over plain data, a program (`wasi:cli/run`), or a world of `wharf:plugin`";
 /// Maximum size of a function's type in a problem that shows two which differ, in bytes.
 const TYPE_BYTES_MAX: usize = 800;
 

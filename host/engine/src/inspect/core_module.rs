@@ -7,9 +7,10 @@ use crate::spec::problem::{Problem, cut, in_one_line};
 
 const PREVIEW_1: &str = "wasi_snapshot_preview1";
 /// Modules of imports by which JavaScript runs what Emscripten, wasm-bindgen, Go's `js/wasm` and others make.
-const JAVASCRIPT: [&str; 8] = ["env", "a", "wbg", "gojs", "go", "rb-js-abi-host", "imports", "__wbindgen_placeholder__"];
+const JAVASCRIPT: [&str; 8] =
+    ["env", "a", "wbg", "gojs", "go", "rb-js-abi-host", "imports", "__wbindgen_placeholder__"];
 
-/// What a module says of itself.
+/// The traits of a module that tell its kind.
 #[derive(Default)]
 struct Found {
     /// A module of imports that is not of WASI preview 1.
@@ -48,12 +49,15 @@ pub(crate) fn problem(bytes: &[u8]) -> Problem {
         );
     }
     if found.has_start {
-        return Problem::new("it is a program for WASI preview 1, and this host runs those of WASI 0.2")
-            .hint("make a component of it: `wharf pack FILE -o OUT.wasm`\nor build it for WASI 0.2 (Rust: wasm32-wasip2)");
+        return Problem::new("it is a program for WASI preview 1, and this host runs those of WASI 0.2").hint(
+            "make a component of it: `wharf pack FILE -o OUT.wasm`\nor build it for WASI 0.2 (Rust: wasm32-wasip2)",
+        );
     }
     if found.has_initialize {
-        return Problem::new("it is a library for WASI preview 1: it has no `main`, and its functions have no types")
-            .hint("build it as a program, or give it a world: `wharf pack FILE --wit FOLDER -o OUT.wasm`");
+        return Problem::new(
+            "it is a library for WASI preview 1: it does not have a `main`, and its functions are without types",
+        )
+        .hint("build it as a program, or give it a world: `wharf pack FILE --wit FOLDER -o OUT.wasm`");
     }
     not_packed
 }

@@ -13,7 +13,7 @@ use crate::wasmtime_config::EngineKind;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Description {
     pub(crate) kind: EngineKind,
-    /// What it exports in place of the contract; `None` if it exports the contract.
+    /// The exports in place of the contract; `None` if it exports the contract.
     pub(crate) plain: Option<PlainExports>,
     /// The manifest in its custom section.
     pub(crate) manifest: Option<String>,
@@ -116,7 +116,8 @@ mod tests {
         let names = || shown((0..100_000).map(|_| long(1000)));
         let lines = LineTable::default().with_rows(b"\n\0\xff\n".to_vec());
         let manifest = Some(long(bounds::MANIFEST_BYTES_MAX as usize));
-        let max = Description { manifest, imports: names(), exports: names(), lines, ..Description::refused(vec![problem]) };
+        let max =
+            Description { manifest, imports: names(), exports: names(), lines, ..Description::refused(vec![problem]) };
         let bytes = max.to_bytes().unwrap();
         assert!((bytes.len() as u64) < bounds::DESCRIPTION_BYTES_MAX);
         assert_eq!(Description::from_bytes(&bytes), Some(max));

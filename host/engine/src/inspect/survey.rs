@@ -104,7 +104,10 @@ fn listed(payload: &Payload<'_>) -> u32 {
 impl Survey {
     fn add_manifest(&mut self, data: &[u8]) {
         let refused = |what: String| {
-            Some(Problem::new(format!("its section `{MANIFEST_SECTION}` {what}")).hint("write it with `wharf pack --manifest`"))
+            Some(
+                Problem::new(format!("its section `{MANIFEST_SECTION}` {what}"))
+                    .hint("write it with `wharf pack --manifest`"),
+            )
         };
         if self.manifest.is_some() {
             self.bad_manifest = refused("is there twice".to_owned());

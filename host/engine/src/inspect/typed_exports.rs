@@ -51,7 +51,7 @@ impl TypedExports {
                 Err(why) => left_out.add(|| why.problem(&shown)),
                 Ok(_) if functions.len() == bounds::FUNCTIONS_MAX => left_out.add(|| {
                     let max = bounds::FUNCTIONS_MAX;
-                    Problem::new(format!("`{shown}` is no task: it is beyond the first {max} functions"))
+                    Problem::new(format!("`{shown}` does not become a task: it is beyond the first {max} functions"))
                 }),
                 Ok((params, result)) => functions.push(ExportedFunction {
                     task: String::new(),
@@ -135,14 +135,14 @@ fn named(functions: Vec<ExportedFunction>, taken: Option<&str>, left_out: &mut P
         if name.len() > NAME_BYTES_MAX {
             left_out.add(|| {
                 Problem::new(format!(
-                    "`{shown}` is no task: its name has {} characters; the limit is {NAME_BYTES_MAX}",
+                    "`{shown}` does not become a task: its name has {} characters; the limit is {NAME_BYTES_MAX}",
                     name.len()
                 ))
                 .hint("give it a shorter name in its WIT")
             });
         } else if !given.insert(name.clone()) {
             left_out.add(|| {
-                Problem::new(format!("`{shown}` is no task: another function is the task `{name}` already"))
+                Problem::new(format!("`{shown}` does not become a task: another function is the task `{name}` already"))
                     .hint("give it another name in its WIT")
             });
         } else {
@@ -164,10 +164,15 @@ enum NoTask {
 impl NoTask {
     fn problem(&self, function: &str) -> Problem {
         let (why, hint) = match self {
-            NoTask::Resource(name) => {
-                (format!("`{function}` takes or returns the resource `{name}`, which a job's payload and result cannot hold"), PLAIN)
+            NoTask::Resource(name) => (
+                format!(
+                    "`{function}` takes or returns the resource `{name}`, which a job's payload and result cannot hold"
+                ),
+                PLAIN,
+            ),
+            NoTask::Stream(kind) => {
+                (format!("`{function}` has a {kind}, which a job's payload and result cannot hold"), PLAIN)
             }
-            NoTask::Stream(kind) => (format!("`{function}` has a {kind}, which a job's payload and result cannot hold"), PLAIN),
             NoTask::Deep => (
                 format!("the types of `{function}` nest too deep; the limit is {DEPTH_MAX} levels"),
                 "make them flatter",
@@ -192,7 +197,7 @@ impl NoTask {
 struct Types {
     all: Vec<Type>,
     places: HashMap<Type, TypeRef>,
-    /// Of types with names, and of those that were made of them.
+    /// The places of types with names, and how deep these types nest.
     known: HashMap<TypeId, (TypeRef, u32)>,
     members: usize,
     name_bytes: usize,
@@ -235,7 +240,8 @@ impl TypeBuilder<'_> {
     fn count(&mut self, members: usize, name_bytes: usize) -> Result<(), NoTask> {
         self.types.members += members;
         self.types.name_bytes += name_bytes;
-        let fits = self.types.members <= bounds::TYPE_MEMBERS_MAX && self.types.name_bytes <= bounds::TYPE_NAMES_BYTES_MAX;
+        let fits =
+            self.types.members <= bounds::TYPE_MEMBERS_MAX && self.types.name_bytes <= bounds::TYPE_NAMES_BYTES_MAX;
         if fits { Ok(()) } else { Err(NoTask::Large) }
     }
 

@@ -42,7 +42,7 @@ pub struct Task {
     pub schema: Option<Schema>,
     /// Settings of a task whose plugin is called otherwise than by our contract.
     pub plain: PlainSettings,
-    /// How its code is called.
+    /// The way in which its code is called.
     pub kind: TaskKind,
     /// The keys that its author or the operator set, and where.
     pub origins: BTreeMap<&'static str, Origin>,
@@ -153,7 +153,12 @@ fn misplaced(raw: &RawTask, kind: &TaskKind) -> Vec<(&'static str, &'static str)
 }
 
 /// Checks a task's settings and adds defaults. Returns `None` if something is wrong, which is then in `problems`.
-pub(crate) fn build(at: &TaskContext<'_>, mut raw: RawTask, kind: TaskKind, problems: &mut Vec<Problem>) -> Option<Task> {
+pub(crate) fn build(
+    at: &TaskContext<'_>,
+    mut raw: RawTask,
+    kind: TaskKind,
+    problems: &mut Vec<Problem>,
+) -> Option<Task> {
     let before = problems.len();
     let (task, table) = (at.task, at.table);
     let mut bad = |key: &str, what: String| problems.push(Problem::new(format!("{table}.{key}: {what}")));

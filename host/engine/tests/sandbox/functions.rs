@@ -35,7 +35,11 @@ async fn each_function_is_a_task_with_json_on_both_sides() {
         ("area", r#"{"of": {"val": 1e0, "tag": "circle"}}"#, "3.141592653589793"),
         ("area", r#"{"of": {"tag": "nothing"}}"#, "0.0"),
         ("largest", r#"{"shapes": []}"#, "null"),
-        ("largest", r#"{"shapes": [{"tag": "nothing"}, {"tag": "circle", "val": 0.5}]}"#, r#"{"tag":"circle","val":0.5}"#),
+        (
+            "largest",
+            r#"{"shapes": [{"tag": "nothing"}, {"tag": "circle", "val": 0.5}]}"#,
+            r#"{"tag":"circle","val":0.5}"#,
+        ),
         ("world.reverse", r#"{"bytes": "AP9h"}"#, "a\u{fffd}\0"),
         ("wait-for", r#"{"spins": 3}"#, "null"),
         ("divide", r#"{"a": 1, "b": 3}"#, "0.3333333333333333"),
@@ -92,22 +96,36 @@ async fn a_payload_that_is_not_of_the_types_is_refused_with_its_place() {
         ("add", r#"{"a": -1, "b": 2}"#.to_owned(), "at `/a`: expected an integer from 0 to 4294967295, got -1"),
         ("add", r#"{"a": 1.5, "b": 2}"#.to_owned(), "at `/a`: expected an integer from 0 to 4294967295, got 1.5"),
         ("add", r#"{"a": "1", "b": 2}"#.to_owned(), "at `/a`: expected an integer from 0 to 4294967295, got \"1\""),
-        ("add", r#"{"a": 1, "b": 18446744073709551616}"#.to_owned(), "at `/b`: expected an integer from 0 to 18446744073709551615"),
+        (
+            "add",
+            r#"{"a": 1, "b": 18446744073709551616}"#.to_owned(),
+            "at `/b`: expected an integer from 0 to 18446744073709551615",
+        ),
         ("add", r#"{"a": 1, "b": 2} x"#.to_owned(), "not JSON: something follows the value"),
         ("divide", r#"{"a": 1e999, "b": 2}"#.to_owned(), "at `/a`: 1e999 is too large for 64-bit floating point"),
         ("world.reverse", r#"{"bytes": "AP9"}"#.to_owned(), "at `/bytes`: the string is not base64"),
-        ("world.reverse", r#"{"bytes": [1]}"#.to_owned(), "at `/bytes`: expected a string with bytes in base64, got [1]"),
-        ("area", r#"{"of": {"tag": "circel"}}"#.to_owned(), "at `/of/tag`: unknown name `circel`; did you mean `circle`?"),
+        (
+            "world.reverse",
+            r#"{"bytes": [1]}"#.to_owned(),
+            "at `/bytes`: expected a string with bytes in base64, got [1]",
+        ),
+        (
+            "area",
+            r#"{"of": {"tag": "circel"}}"#.to_owned(),
+            "at `/of/tag`: unknown name `circel`; did you mean `circle`?",
+        ),
         ("area", r#"{"of": {"tag": "circle"}}"#.to_owned(), "at `/of`: `val` of `circle` is missing"),
-        ("area", r#"{"of": {"tag": "nothing", "val": 1}}"#.to_owned(), "at `/of`: the case `nothing` has no payload"),
-        ("rows.reverse", row("middle", "medium"), "at `/rows/1/level`: unknown name `medium`; did you mean `middle`?"),
+        ("area", r#"{"of": {"tag": "nothing", "val": 1}}"#.to_owned(), "at `/of`: the case `nothing` takes no payload"),
+        ("rows.reverse", row("middle", "midle"), "at `/rows/1/level`: unknown name `midle`; did you mean `middle`?"),
         ("rows.reverse", row("\"hidden\"", "\"read\""), "at `/rows/1/marks`: duplicate name `read`"),
         ("rows.reverse", row("😀", "ab"), "at `/rows/1/seen-at/1`: expected a string of one character, got \"ab\""),
         ("rows.reverse", row(",\"😀\"", ""), "at `/rows/1/seen-at`: expected an array of 2 values, got [-2147483648]"),
         ("rows.reverse", row("é\\n", "\\ud800"), "at `/rows/1/name`: the string has half of a surrogate pair"),
     ] {
         let task = &plugin.manifest.tasks[task];
-        let Err(PayloadError::Types(why)) = task.check_payload(payload.as_bytes()) else { panic!("{payload} is taken") };
+        let Err(PayloadError::Types(why)) = task.check_payload(payload.as_bytes()) else {
+            panic!("{payload} is taken")
+        };
         assert!(why.contains(expected), "{payload}: {why}");
         // A host without the plugin has only the schema, and the attempt says what is wrong.
         let (ended, _) = scene.run(&plugin, call(&plugin, task.name.task(), payload.as_str())).await;
@@ -121,7 +139,9 @@ async fn schemas_say_what_is_taken_and_given() {
     let scene = Scene::new(4);
     let plugin = scene.load("functions").await;
     let schema = |task: &str| match &plugin.manifest.tasks[task].kind {
-        TaskKind::Function(function) => (function.payload_schema().to_owned(), function.result_schema().map(str::to_owned)),
+        TaskKind::Function(function) => {
+            (function.payload_schema().to_owned(), function.result_schema().map(str::to_owned))
+        }
         other => panic!("{other:?}"),
     };
     assert_eq!(
@@ -187,7 +207,10 @@ async fn what_is_beside_a_component_and_in_it_is_its_manifest() {
     assert_eq!((add.origins["timeout"], add.origins["cpu"]), (Origin::Settings, Origin::File));
     for (text, expected) in [
         ("[tasks.ad]\ntimeout = '3s'", "functions.toml: unknown task `ad`\n    did you mean `add`?"),
-        ("[tasks.add]\ntimeot = '3s'", "functions.toml, line 2, column 1: unknown key `timeot`\n    did you mean `timeout`?"),
+        (
+            "[tasks.add]\ntimeot = '3s'",
+            "functions.toml, line 2, column 1: unknown key `timeot`\n    did you mean `timeout`?",
+        ),
         ("env = { A = 'b' }", "functions.toml, line 1, column 1: unknown key `env`"),
     ] {
         let error = load(beside(text), "").await.unwrap_err().to_string();
@@ -204,7 +227,8 @@ async fn what_is_beside_a_component_and_in_it_is_its_manifest() {
     let inside = section("[tasks.add]\ntimeout = '3s'\ncpu = '2s'");
     let plugin = load(inside.clone().into(), "").await.unwrap();
     assert_eq!(plugin.manifest.tasks["add"].origins["timeout"], Origin::Section);
-    let both = PluginFile { component: inside.into(), manifest: Some(b"[tasks.add]\ntimeout = '5s'".as_slice().into()) };
+    let both =
+        PluginFile { component: inside.into(), manifest: Some(b"[tasks.add]\ntimeout = '5s'".as_slice().into()) };
     let add = load(both, "").await.unwrap().manifest.tasks["add"].clone();
     assert_eq!((add.timeout.as_secs(), add.origins["timeout"], add.origins["cpu"]), (5, Origin::File, Origin::Section));
     let error = load(section("[tasks.add]\ncpu = 1").into(), "").await.unwrap_err().to_string();

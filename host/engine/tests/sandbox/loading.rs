@@ -105,8 +105,7 @@ async fn a_damaged_file_in_the_cache_is_made_again() {
         assert_eq!(std::fs::read(&compiled).unwrap().len(), whole.len());
     }
     // Compiled code is refused as a plugin.
-    let refused =
-        engine.load("x".parse().unwrap(), whole, &settings(""), &|_| {}).await.unwrap_err().to_string();
+    let refused = engine.load("x".parse().unwrap(), whole, &settings(""), &|_| {}).await.unwrap_err().to_string();
     assert!(refused.starts_with("it is native code, such as a .cwasm file; only WebAssembly is accepted"), "{refused}");
 }
 

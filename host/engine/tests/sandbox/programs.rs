@@ -89,7 +89,10 @@ async fn no_program_gets_past_its_bounds_or_disturbs_its_neighbours() {
     assert!(matches!(ended.outcome, Outcome::OutOfMemory { .. }), "{:?}", ended.outcome);
     for (settings, limit) in [
         ("args = ['--flood']", "output limit reached: the result on standard output has at most 32 MiB"),
-        ("args = ['--flood']\nstream = 'lines'", "output limit reached: an attempt can send at most 100000 chunks, 64 MiB in all"),
+        (
+            "args = ['--flood']\nstream = 'lines'",
+            "output limit reached: an attempt can send at most 100000 chunks, 64 MiB in all",
+        ),
     ] {
         let flooding = program(&scene, settings).await;
         let (ended, _) = scene.run_beside(&words, &flooding, call(&flooding, "run", "")).await;
@@ -120,12 +123,21 @@ async fn a_program_that_is_cancelled_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_of_a_program_is_checked() {
     let scene = Scene::new(1);
-    let check = async |name: &'static str, toml: &str| scene.engine.check(name, component(name).await, &settings(toml), &|_| {}).await;
-    let notes = |report: &wharf_engine::CheckReport| report.notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    let problems =
-        |report: &wharf_engine::CheckReport| report.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let check = async |name: &'static str, toml: &str| {
+        scene.engine.check(name, component(name).await, &settings(toml), &|_| {}).await
+    };
+    let notes = |report: &wharf_engine::CheckReport| {
+        report.notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let problems = |report: &wharf_engine::CheckReport| {
+        report.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
     let found = check("program", "").await;
-    assert!(found.problems.is_empty() && notes(&found).contains("its exit status does not reach the host"), "{}", notes(&found));
+    assert!(
+        found.problems.is_empty() && notes(&found).contains("its exit status does not reach the host"),
+        "{}",
+        notes(&found)
+    );
     for (toml, expected) in [
         ("[tasks.run]\ndiscard-on = [0]", "tasks.run.discard-on: 0 is the status of success"),
         ("[tasks.run]\nargs = [\"a\\u0000\"]", "tasks.run.args: argument 1 has a zero byte"),

@@ -43,8 +43,9 @@ impl Pack {
                 .map_err(|error| CliError::new(ExitStatus::NotDone, format!("could not convert {shown}: {error:#}")))?
         };
         if let Some(manifest) = manifest {
-            packed = pack::with_manifest(&packed, &manifest)
-                .map_err(|error| CliError::new(ExitStatus::NotDone, format!("could not write the manifest: {error:#}")))?;
+            packed = pack::with_manifest(&packed, &manifest).map_err(|error| {
+                CliError::new(ExitStatus::NotDone, format!("could not write the manifest: {error:#}"))
+            })?;
         }
         // By rename, so that a host that watches the folder sees the whole file or none of it.
         let temporary = self.output.with_extension("new");

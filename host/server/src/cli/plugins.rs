@@ -124,7 +124,8 @@ pub(crate) fn task_text(task: &TaskDocument) -> String {
     match task.kind {
         TaskKind::Contract => {}
         TaskKind::Program => {
-            let output = if task.lines { "each line of standard output is a chunk" } else { "standard output is the result" };
+            let output =
+                if task.lines { "each line of standard output is a chunk" } else { "standard output is the result" };
             text.push(format!("a program: the payload is standard input, {output}"));
             if !task.args.is_empty() {
                 let args: Vec<String> = task.args.iter().map(|arg| format!("{arg:?}")).collect();

@@ -14,7 +14,7 @@ use crate::compile::linked::{CallWay, LinkedFunction};
 use crate::sandbox::store_data::Sandbox;
 use crate::spec::typed::json_writer::NoText;
 
-/// How a call ended that did not trap.
+/// The end of a call that did not trap.
 pub(crate) enum TypedEnd {
     Answer(Answer),
     /// The payload is not of the function's types: they have changed since the job was enqueued, or another host had only a schema.
@@ -49,8 +49,7 @@ pub(crate) async fn call(
         CallWay::Direct { params, result } => {
             let kept = plan.lengths.len() as u64 * 4;
             store.data_mut().keep_bytes(kept).await?;
-            let call =
-                DirectCall { task: Arc::clone(&linked.task), payload: payload.clone(), lengths: plan.lengths };
+            let call = DirectCall { task: Arc::clone(&linked.task), payload: payload.clone(), lengths: plan.lengths };
             let called = call.run(store, function, (params, result)).await;
             store.data_mut().drop_bytes(kept);
             called

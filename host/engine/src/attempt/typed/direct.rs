@@ -65,7 +65,12 @@ unsafe impl<const N: usize> Lower for Args<N> {
         Ok(())
     }
 
-    fn linear_lower_to_memory<T>(&self, _: &mut LowerContext<'_, T>, _: InterfaceType, _: usize) -> wasmtime::Result<()> {
+    fn linear_lower_to_memory<T>(
+        &self,
+        _: &mut LowerContext<'_, T>,
+        _: InterfaceType,
+        _: usize,
+    ) -> wasmtime::Result<()> {
         Err(wasmtime::Error::msg("parameters in memory are passed as dynamic values; this is a bug of the host"))
     }
 }

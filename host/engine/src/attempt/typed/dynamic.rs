@@ -61,8 +61,7 @@ pub(super) fn parameters(signature: &Signature, payload: &[u8]) -> Made<Vec<Val>
 }
 
 fn members(reader: &mut JsonReader<'_>, table: &TypeTable, fields: &[Field]) -> Made<Vec<(String, Val)>> {
-    let mut values: Vec<(String, Val)> =
-        fields.iter().map(|field| (field.name.clone(), Val::Option(None))).collect();
+    let mut values: Vec<(String, Val)> = fields.iter().map(|field| (field.name.clone(), Val::Option(None))).collect();
     let mut expected = 0;
     let mut more = json(reader.open(b'{'))?;
     while more {
@@ -169,7 +168,9 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
 
 fn answer(signature: &Signature, ty: TypeRef, value: Val) -> Result<Answer, NoText> {
     match (signature.returns(), value) {
-        (Returns::Fallible(ok, _), Val::Result(Ok(value))) => text(&signature.table, ok, value.as_deref()).map(Answer::Ok),
+        (Returns::Fallible(ok, _), Val::Result(Ok(value))) => {
+            text(&signature.table, ok, value.as_deref()).map(Answer::Ok)
+        }
         (Returns::Fallible(_, err), Val::Result(Err(value))) => {
             text(&signature.table, err, value.as_deref()).map(Answer::Err)
         }

@@ -2,9 +2,9 @@
 //! and each case is checked.
 
 use wasmtime::ValRaw;
-use wasmtime::component::Lift;
 use wasmtime::component::__internal::wasmtime_environ::component::StringEncoding;
 use wasmtime::component::__internal::{ComponentTypes, InterfaceType, LiftContext};
+use wasmtime::component::Lift;
 use wharf_core::bounds;
 
 use crate::attempt::typed::answer::Answer;
@@ -47,7 +47,7 @@ pub(super) fn result(cx: &mut LiftContext<'_>, ty: Option<InterfaceType>, source
     }
 }
 
-/// Where a value is.
+/// The place of a value.
 #[derive(Clone, Copy)]
 enum At<'m> {
     Flat(ValRaw),
@@ -290,7 +290,7 @@ impl<'m> Lifting<'_, 'm> {
                 }
                 self.part("}")
             }
-            _ => Err(invalid("value: its type has no JSON")),
+            _ => Err(invalid("value: its type cannot be written as JSON")),
         }
     }
 

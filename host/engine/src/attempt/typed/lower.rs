@@ -6,8 +6,8 @@ use std::mem::MaybeUninit;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use wasmtime::ValRaw;
-use wasmtime::component::Lower;
 use wasmtime::component::__internal::{InterfaceType, LowerContext};
+use wasmtime::component::Lower;
 
 use crate::spec::typed::check::{self, BadValue, Seen};
 use crate::spec::typed::json_reader::{JsonReader, Kind, NotJson};
@@ -16,7 +16,7 @@ use crate::spec::typed::types::{Field, MemberPlace, Type, TypeRef, TypeTable};
 
 type Lowered = wasmtime::Result<()>;
 
-/// Where a value goes.
+/// The place to which a value goes.
 #[derive(Clone, Copy)]
 enum Place {
     /// An address in the guest's memory, which was checked to be within it.
@@ -172,7 +172,8 @@ impl<T: 'static> Lowering<'_, '_, T> {
                 let layout = table.layout(*element);
                 let size = layout.size as usize;
                 let bytes = length.checked_mul(size).filter(|bytes| u32::try_from(*bytes).is_ok());
-                let bytes = bytes.ok_or_else(|| wasmtime::Error::msg("a list is larger than any memory of the guest"))?;
+                let bytes =
+                    bytes.ok_or_else(|| wasmtime::Error::msg("a list is larger than any memory of the guest"))?;
                 let address = self.cx.realloc(0, 0, layout.align, bytes)?;
                 let mut more = reader.open(b'[').map_err(not_json)?;
                 for place in 0..length {

@@ -37,9 +37,8 @@ impl Wit {
     }
 
     fn ty(&mut self, depth: u32) -> String {
-        const PLAIN: [&str; 14] = [
-            "bool", "u8", "u16", "u32", "u64", "s8", "s16", "s32", "s64", "f32", "f64", "char", "string", "list<u8>",
-        ];
+        const PLAIN: [&str; 14] =
+            ["bool", "u8", "u16", "u32", "u64", "s8", "s16", "s32", "s64", "f32", "f64", "char", "string", "list<u8>"];
         let kind = if depth == 0 { 0 } else { self.rng.u32(0..10) };
         let parts = |wit: &mut Wit| (0..wit.rng.usize(1..4)).map(|_| wit.ty(depth - 1)).collect::<Vec<_>>();
         match kind {
@@ -282,12 +281,12 @@ fn value(rng: &mut Rng, table: &TypeTable, ty: TypeRef) -> Value {
         Type::F64 => rng.choice([0.0, -0.5, 1e300, 5e-324, 0.1]).unwrap_or(0.0).into(),
         Type::Char => rng.choice(["a", "é", "😀", "\"", "\u{0}"]).unwrap_or("a").into(),
         Type::String => text(rng).into(),
-        Type::List(element) if table.is_bytes(*element) => rng.choice(["", "AA==", "/+8=", "AAEC"]).unwrap_or("").into(),
+        Type::List(element) if table.is_bytes(*element) => {
+            rng.choice(["", "AA==", "/+8=", "AAEC"]).unwrap_or("").into()
+        }
         Type::List(element) => (0..rng.usize(0..4)).map(|_| value(rng, table, *element)).collect(),
         Type::Tuple(types) => types.iter().map(|ty| value(rng, table, *ty)).collect(),
-        Type::Record(fields) => {
-            fields.iter().map(|field| (field.name.clone(), value(rng, table, field.ty))).collect()
-        }
+        Type::Record(fields) => fields.iter().map(|field| (field.name.clone(), value(rng, table, field.ty))).collect(),
         Type::Enum(names) => rng.choice(names).cloned().unwrap_or_default().into(),
         Type::Flags(names) => names.iter().filter(|_| rng.bool()).cloned().collect(),
         Type::Option(_) if rng.bool() => Value::Null,
@@ -335,11 +334,8 @@ impl Called {
         let plan = signature.check(payload.as_bytes()).unwrap_or_else(|bad| panic!("{bad}: {payload}"));
         let (mut store, instance) = self.instance().await;
         let function = instance.get_func(&mut store, self.index).unwrap();
-        let call = DirectCall {
-            task: Arc::clone(&self.task),
-            payload: payload.as_bytes().into(),
-            lengths: plan.lengths,
-        };
+        let call =
+            DirectCall { task: Arc::clone(&self.task), payload: payload.as_bytes().into(), lengths: plan.lengths };
         let direct = call.run(&mut store, function, (signature.flat_params(), signature.flat_result())).await.unwrap();
         let (mut store, instance) = self.instance().await;
         let function = instance.get_func(&mut store, self.index).unwrap();
@@ -352,9 +348,9 @@ impl Called {
 /// Returns the JSON of an answer. The cases of a `result` are told apart by the answer itself, and bytes are no JSON.
 fn json(answer: Answer, signature: &Signature) -> Value {
     let bytes_or_json = |bytes: Vec<u8>, ty: Option<TypeRef>| {
-        let is_bytes = ty.is_some_and(|ty| {
-            matches!(signature.table.ty(ty), Type::List(element) if signature.table.is_bytes(*element))
-        });
+        let is_bytes = ty.is_some_and(
+            |ty| matches!(signature.table.ty(ty), Type::List(element) if signature.table.is_bytes(*element)),
+        );
         if is_bytes {
             use base64::Engine as _;
             return Value::from(base64::engine::general_purpose::STANDARD.encode(bytes));

@@ -17,7 +17,7 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// Number of characters of base64 that are decoded at once.
 const BASE64_CHUNK: usize = 4096;
 
-/// What a valid payload has.
+/// The contents of a valid payload, counted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// The lengths of the lists, in the order of the text.
@@ -163,7 +163,9 @@ pub(crate) fn tagged<'a>(reader: &mut JsonReader<'a>, cases: &[Case]) -> Checked
             "tag" if tag.is_none() => {
                 let given = *reader;
                 if reader.kind()? != Kind::String {
-                    return Err(BadValue::new(format!("expected the name of a case, got {}", given.quote())).within("tag"));
+                    return Err(
+                        BadValue::new(format!("expected the name of a case, got {}", given.quote())).within("tag")
+                    );
                 }
                 let name = text(reader.string()?)?;
                 let found = cases.iter().position(|case| case.name == *name);
@@ -284,7 +286,10 @@ impl Check<'_> {
                 let hint = match nearest(&name, names.clone()) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None if fields.is_empty() => "there is none".to_owned(),
-                    None => format!("there are {}", names.map(|name| format!("`{name}`")).take(20).collect::<Vec<_>>().join(", ")),
+                    None => format!(
+                        "there are {}",
+                        names.map(|name| format!("`{name}`")).take(20).collect::<Vec<_>>().join(", ")
+                    ),
                 };
                 BadValue::new(format!("unknown {noun} `{}`; {hint}", shown(&name)))
             })?;
@@ -407,7 +412,7 @@ impl Check<'_> {
                     (Some(_), None) => return Err(BadValue::new(format!("`val` of `{}` is missing", case.name))),
                     (None, Some(mut val)) => {
                         if val.kind()? != Kind::Null {
-                            return Err(BadValue::new(format!("the case `{}` has no payload", case.name)));
+                            return Err(BadValue::new(format!("the case `{}` takes no payload", case.name)));
                         }
                     }
                     (None, None) => {}

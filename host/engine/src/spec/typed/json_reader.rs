@@ -148,7 +148,7 @@ impl<'a> JsonReader<'a> {
             at += 1 + usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
             let exponent = digits(at);
             if exponent == 0 {
-                return self.error("a number has no exponent after its `e`");
+                return self.error("a number ends with its `e`");
             }
             at += exponent;
         }
@@ -168,7 +168,7 @@ impl<'a> JsonReader<'a> {
             let ordinary = bytes[self.at..].iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f));
             let Some(ordinary) = ordinary else {
                 self.at = bytes.len();
-                return self.error("a string has no end");
+                return self.error("a string does not end");
             };
             self.at += ordinary;
             match bytes[self.at] {
@@ -320,12 +320,42 @@ mod tests {
     #[test]
     fn what_is_json_is_read_and_nothing_else() {
         let good = [
-            "null", " true ", "false", "0", "-0", "10.5e-3", "1E+5", "\"\"", "\"\\u00e9\\n\\/\"", "[]", "[1,[2,{}],\"]\"]",
+            "null",
+            " true ",
+            "false",
+            "0",
+            "-0",
+            "10.5e-3",
+            "1E+5",
+            "\"\"",
+            "\"\\u00e9\\n\\/\"",
+            "[]",
+            "[1,[2,{}],\"]\"]",
             "{\"a\":{\"b\":[null]},\"c\":1}",
         ];
         let bad = [
-            "", "nul", "tru", "01", "1.", "1e", "-", "+1", ".5", "\"", "\"\\x\"", "\"\\u12\"", "\"\n\"", "[", "[1,]", "[1 2]",
-            "{\"a\"}", "{a:1}", "{\"a\":1,}", "1 2", "NaN", "]",
+            "",
+            "nul",
+            "tru",
+            "01",
+            "1.",
+            "1e",
+            "-",
+            "+1",
+            ".5",
+            "\"",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\n\"",
+            "[",
+            "[1,]",
+            "[1 2]",
+            "{\"a\"}",
+            "{a:1}",
+            "{\"a\":1,}",
+            "1 2",
+            "NaN",
+            "]",
         ];
         for text in good {
             assert!(whole(text), "{text}");
