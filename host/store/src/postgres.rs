@@ -2,36 +2,25 @@
 //!
 //! Each host has one writer that commits operations in groups; the locks of limit groups put the writers of all hosts in order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::activity::Activity;
-use wharf_core::attempt::Attempt;
-use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
-use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
-use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
-use wharf_core::fingerprint::Fingerprint;
-use wharf_core::hold::{Hold, HoldScope, NewHold};
-use wharf_core::ids::{JobId, NodeId, PluginId};
+use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
-use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
-use wharf_core::lease::{Lease, NodeMark};
+use wharf_core::kv::KvChanges;
+use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
-use wharf_core::node::Node;
-use wharf_core::node_message::NodeMessage;
 use wharf_core::time::Timestamp;
 
 use crate::announced_plugins::AnnouncedPlugins;
 use crate::clock::Clock;
 use crate::store::{
-    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, FindPage,
-    FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, OpenError, OperationStore, Queue, QueueStats, Recorded, Renewed, StepTaken, Store,
-    StoreError, by_plugin,
+    Claim, Claimed, FindPage, FindRequest, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, NodeMessages, Nudges,
+    OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod address;
@@ -361,263 +350,6 @@ impl JobFinder for PostgresStore {
         });
         let found = search.await.map_err(|_| StoreError::Broken("a search panicked: see the host's log".to_owned()))?;
         found.map_err(|error| self.store_error(&error))
-    }
-}
-
-#[async_trait]
-impl OperationStore for PostgresStore {
-    async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError> {
-        match self.write(WriteRequest::StartOperation(Box::new(new))).await? {
-            WriteResult::Operation(started) => Ok(started.map(|started| *started)),
-            other => Err(unexpected_reply(&other)),
-        }
-    }
-
-    async fn operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {
-        let session = self.reader().await?;
-        let found = operations::operation(&session, id).await;
-        self.finish(session, found)
-    }
-
-    async fn operations(&self, before: Option<JobId>, max: u32) -> Result<Vec<BulkOperation>, StoreError> {
-        let session = self.reader().await?;
-        let found = operations::page(&session, before, max).await;
-        self.finish(session, found)
-    }
-
-    async fn open_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
-        let session = self.reader().await?;
-        let found = operations::open(&session).await;
-        self.finish(session, found)
-    }
-
-    async fn take_operation_step(&self, step: OperationStep) -> Result<Option<StepTaken>, StoreError> {
-        match self.write(WriteRequest::OperationStep(step)).await? {
-            WriteResult::StepTaken(taken) => Ok(taken.map(|taken| *taken)),
-            other => Err(unexpected_reply(&other)),
-        }
-    }
-
-    async fn cancel_operation(&self, id: JobId, by: Author) -> Result<Option<BulkOperation>, StoreError> {
-        match self.write(WriteRequest::CancelOperation(id, by)).await? {
-            WriteResult::Operation(cancelled) => Ok(cancelled.map(|cancelled| *cancelled)),
-            other => Err(unexpected_reply(&other)),
-        }
-    }
-
-    async fn delete_ended_operations(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
-        let session = self.reader().await?;
-        let found = operations::delete_ended(&session, before, max).await;
-        self.finish(session, found)
-    }
-}
-
-#[async_trait]
-impl HoldStore for PostgresStore {
-    async fn set_hold(&self, hold: NewHold) -> Result<Option<Hold>, StoreError> {
-        match self.write(WriteRequest::SetHold(hold)).await? {
-            WriteResult::Hold(set) => Ok(set),
-            other => Err(unexpected_reply(&other)),
-        }
-    }
-
-    async fn release_hold(&self, scope: HoldScope, by: Author) -> Result<Option<Hold>, StoreError> {
-        match self.write(WriteRequest::ReleaseHold(scope, by)).await? {
-            WriteResult::Hold(released) => Ok(released),
-            other => Err(unexpected_reply(&other)),
-        }
-    }
-
-    async fn holds(&self, after: Option<HoldScope>, max: u32) -> Result<HoldPage, StoreError> {
-        let session = self.reader().await?;
-        let page = hold_rows::page(&session, after.as_ref(), max, self.now()).await;
-        self.finish(session, page)
-    }
-
-    async fn holds_of(&self, scopes: Vec<HoldScope>) -> Result<Vec<Hold>, StoreError> {
-        let session = self.reader().await?;
-        let holds = hold_rows::of_scopes(&session, &scopes, self.now()).await;
-        self.finish(session, holds)
-    }
-
-    async fn delete_ended_holds(&self, max: u32) -> Result<u32, StoreError> {
-        let session = self.reader().await?;
-        let traces = hold_rows::has_traces(&session, self.now()).await;
-        if !self.finish(session, traces)? {
-            return Ok(0);
-        }
-        match self.write(WriteRequest::DeleteEndedHolds(max)).await? {
-            WriteResult::HoldsDeleted(deleted) => Ok(deleted),
-            other => Err(unexpected_reply(&other)),
-        }
-    }
-}
-
-#[async_trait]
-impl AuditLog for PostgresStore {
-    async fn change_job(&self, id: JobId, event: Event, by: Author) -> Result<Result<Recorded, Refusal>, StoreError> {
-        let result = self.write(WriteRequest::Record(Arc::new(vec![(id, event)]), Some(by))).await?;
-        let unexpected = unexpected_reply(&result);
-        match result {
-            WriteResult::Recorded(mut recorded) => recorded.pop().ok_or(unexpected),
-            _ => Err(unexpected),
-        }
-    }
-
-    async fn add_act(&self, act: NewAct) -> Result<(), StoreError> {
-        match self.write(WriteRequest::AddAct(act)).await? {
-            WriteResult::Done => Ok(()),
-            other => Err(unexpected_reply(&other)),
-        }
-    }
-
-    async fn acts(&self, filter: ActFilter) -> Result<ActPage, StoreError> {
-        let session = self.reader().await?;
-        let page = audit::page(&session, &filter).await;
-        self.finish(session, page)
-    }
-
-    async fn delete_acts(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
-        let session = self.reader().await?;
-        let deleted = audit::delete(&session, before, max).await;
-        self.finish(session, deleted)
-    }
-}
-
-#[async_trait]
-impl AttemptStore for PostgresStore {
-    async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
-        let session = self.reader().await?;
-        let attempts = attempts::of_job(&session, id).await;
-        self.finish(session, attempts)
-    }
-}
-
-#[async_trait]
-impl FailureStore for PostgresStore {
-    async fn failures(&self, filter: FailureFilter) -> Result<FailurePage, StoreError> {
-        let session = self.reader().await?;
-        let page = failure_rows::page(&session, &filter).await;
-        self.finish(session, page)
-    }
-
-    async fn failure_details(&self, fingerprint: Fingerprint) -> Result<Option<FailureDetails>, StoreError> {
-        let session = self.reader().await?;
-        let details = failure_rows::details(&session, fingerprint).await;
-        self.finish(session, details)
-    }
-
-    async fn set_failure_state(
-        &self,
-        fingerprint: Fingerprint,
-        state: FailureState,
-        by: Author,
-    ) -> Result<Option<FailureGroup>, StoreError> {
-        let session = self.reader().await?;
-        let group = failure_rows::set_state(&session, &self.time, fingerprint, state, &by).await;
-        self.finish(session, group)
-    }
-
-    async fn delete_failures(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
-        let session = self.reader().await?;
-        let deleted = failure_rows::delete_before(&session, before, max).await;
-        self.finish(session, deleted)
-    }
-}
-
-#[async_trait]
-impl KvStore for PostgresStore {
-    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
-        let session = self.reader().await?;
-        let value = kv::get(&session, &plugin, &key).await;
-        self.finish(session, value)
-    }
-
-    async fn value_keys(&self, plugin: PluginId, query: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
-        let session = self.reader().await?;
-        let keys = kv::keys(&session, &plugin, &query).await;
-        self.finish(session, keys)
-    }
-
-    async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
-        let session = self.reader().await?;
-        let usage = kv::usage(&session, &plugin, &of).await;
-        self.finish(session, usage)
-    }
-}
-
-#[async_trait]
-impl NodeRegistry for PostgresStore {
-    async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
-        let new = self.announced.new_of(&node);
-        let register = async |session: &Session| {
-            nodes::register(session, &self.time, &node, silent).await?;
-            if !new.is_empty() {
-                plugin_digests::see(session, &self.time, &new).await?;
-            }
-            Ok(())
-        };
-        self.urgent(register).await?;
-        self.announced.stored(&node);
-        Ok(())
-    }
-
-    async fn deregister(&self, node: NodeId) -> Result<(), StoreError> {
-        let deregister = async |session: &Session| {
-            futures_util::try_join!(nodes::deregister(session, node), self.source.release(session)).map(drop)
-        };
-        self.urgent(deregister).await
-    }
-
-    async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
-        let session = self.reader().await?;
-        let nodes = nodes::all(&session).await;
-        self.finish(session, nodes)
-    }
-
-    async fn set_activity(&self, node: NodeId, activity: Arc<Activity>) -> Result<(), StoreError> {
-        self.urgent(async |session| nodes::set_activity(session, node, &activity).await).await
-    }
-
-    async fn activities(&self) -> Result<Vec<(NodeId, Arc<Activity>)>, StoreError> {
-        let session = self.reader().await?;
-        let activities = nodes::activities(&session).await;
-        self.finish(session, activities)
-    }
-
-    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
-        self.urgent(async |session| node_marks::write(session, &self.time, node, mark).await).await
-    }
-}
-
-#[async_trait]
-impl NodeMessages for PostgresStore {
-    async fn cancel_requests(&self, node: NodeId) -> Result<Vec<JobId>, StoreError> {
-        self.urgent(async |session| nodes::cancel_requests(session, node).await).await
-    }
-
-    async fn send_messages(&self, messages: Vec<NodeMessage>) -> Result<(), StoreError> {
-        let session = self.session().await?;
-        let sent = futures_util::future::try_join_all(
-            messages.iter().map(|message| messages::send(&session, &self.time, message)),
-        );
-        let sent = sent.await;
-        if sent.is_ok() {
-            let receivers: BTreeSet<NodeId> = messages.iter().map(|message| message.to).collect();
-            for node in receivers {
-                self.nudger.nudge_about_messages(&session, node).await;
-            }
-        }
-        self.finish(session, sent.map(drop))
-    }
-
-    async fn receive_messages(&self, node: NodeId) -> Result<Vec<NodeMessage>, StoreError> {
-        self.nudger.set_node(node);
-        self.urgent(async |session| messages::receive(session, &self.time, node).await).await
-    }
-
-    fn message_nudges(&self) -> Nudges {
-        self.nudger.message_nudges()
     }
 }
 

@@ -1,16 +1,19 @@
 //! The attempts of jobs that ended without a result.
 
+use async_trait::async_trait;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::attempt::{Attempt, AttemptOrigin, EndedAttempt, dropped_attempt};
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::ids::JobId;
 
+use super::PostgresStore;
 use super::session::{Arg, Session, SessionError, value};
 use super::unnest::unnest;
 use super::write_set::Flush;
 use crate::attempt_columns::AttemptColumns;
 use crate::columns::{signed, timestamp_us, usage_columns};
+use crate::store::{AttemptStore, StoreError};
 
 /// A job, its attempt, and the fingerprint of an attempt that failed.
 pub(super) type EndedWithoutResult = (JobId, Box<EndedAttempt>, Option<Fingerprint>);
@@ -119,4 +122,13 @@ fn attempt(row: &Row) -> Result<Attempt, SessionError> {
         usage,
     };
     Ok(columns.attempt()?)
+}
+
+#[async_trait]
+impl AttemptStore for PostgresStore {
+    async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
+        let session = self.reader().await?;
+        let attempts = of_job(&session, id).await;
+        self.finish(session, attempts)
+    }
 }

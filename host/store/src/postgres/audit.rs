@@ -1,5 +1,8 @@
 //! The table `audit`: one row for each act.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::audit::{Act, NewAct};
@@ -9,9 +12,11 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::time::Timestamp;
 
 use super::ledger::PostgresLedger;
+use super::operation::{WriteRequest, WriteResult};
 use super::session::{Session, SessionError, value};
+use super::{PostgresStore, unexpected_reply};
 use crate::columns::{ActColumns, signed, timestamp_us};
-use crate::store::{ActFilter, ActPage, Recorded};
+use crate::store::{ActFilter, ActPage, AuditLog, Recorded, StoreError};
 
 impl PostgresLedger<'_> {
     /// Adds an act to the transaction.
@@ -85,4 +90,35 @@ pub(super) async fn delete(session: &Session, before: Timestamp, max: u32) -> Re
     let (before, max) = (timestamp_us(before), i64::from(max));
     let row = session.query_one(text, &[(&before, Type::INT8), (&max, Type::INT8)]).await?;
     Ok(value::<i64>(&row, "audit", 0)? as u32)
+}
+
+#[async_trait]
+impl AuditLog for PostgresStore {
+    async fn change_job(&self, id: JobId, event: Event, by: Author) -> Result<Result<Recorded, Refusal>, StoreError> {
+        let result = self.write(WriteRequest::Record(Arc::new(vec![(id, event)]), Some(by))).await?;
+        let unexpected = unexpected_reply(&result);
+        match result {
+            WriteResult::Recorded(mut recorded) => recorded.pop().ok_or(unexpected),
+            _ => Err(unexpected),
+        }
+    }
+
+    async fn add_act(&self, act: NewAct) -> Result<(), StoreError> {
+        match self.write(WriteRequest::AddAct(act)).await? {
+            WriteResult::Done => Ok(()),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn acts(&self, filter: ActFilter) -> Result<ActPage, StoreError> {
+        let session = self.reader().await?;
+        let page = page(&session, &filter).await;
+        self.finish(session, page)
+    }
+
+    async fn delete_acts(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        let session = self.reader().await?;
+        let deleted = delete(&session, before, max).await;
+        self.finish(session, deleted)
+    }
 }

@@ -1,5 +1,6 @@
 //! The tables of failure groups, as readers read them, and the changes that need no writer.
 
+use async_trait::async_trait;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::audit::NewAct;
@@ -8,12 +9,13 @@ use wharf_core::failure::{FailureDetails, FailureGroup, FailureSample, FailureSt
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::time::Timestamp;
 
+use super::PostgresStore;
 use super::rows::{job_id, timestamp};
 use super::session::{Arg, Session, SessionError, computed, value};
 use super::time::{NOW, Time};
 use crate::columns::{timestamp_us, unsigned};
 use crate::failure_columns::FailureColumns;
-use crate::store::{FailureFilter, FailurePage};
+use crate::store::{FailureFilter, FailurePage, FailureStore, StoreError};
 
 /// The columns that [`group`] reads.
 pub(super) const COLUMNS: &str = "fingerprint, task, outcome, message, failures, keys, first_seen_at, last_seen_at, state, changed_at, changed_by, regressed_at";
@@ -174,4 +176,36 @@ pub(super) async fn delete_before(session: &Session, before: Timestamp, max: u32
     let (before, max) = (timestamp_us(before), i64::from(max));
     let found = session.query_selective(&text, &[(&before, Type::INT8), (&max, Type::INT8)]).await?;
     found.first().map_or(Ok(0), |row| computed::<i64>(row, 0).map(|count| count as u32))
+}
+
+#[async_trait]
+impl FailureStore for PostgresStore {
+    async fn failures(&self, filter: FailureFilter) -> Result<FailurePage, StoreError> {
+        let session = self.reader().await?;
+        let page = page(&session, &filter).await;
+        self.finish(session, page)
+    }
+
+    async fn failure_details(&self, fingerprint: Fingerprint) -> Result<Option<FailureDetails>, StoreError> {
+        let session = self.reader().await?;
+        let details = details(&session, fingerprint).await;
+        self.finish(session, details)
+    }
+
+    async fn set_failure_state(
+        &self,
+        fingerprint: Fingerprint,
+        state: FailureState,
+        by: Author,
+    ) -> Result<Option<FailureGroup>, StoreError> {
+        let session = self.reader().await?;
+        let group = set_state(&session, &self.time, fingerprint, state, &by).await;
+        self.finish(session, group)
+    }
+
+    async fn delete_failures(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        let session = self.reader().await?;
+        let deleted = delete_before(&session, before, max).await;
+        self.finish(session, deleted)
+    }
 }

@@ -5,6 +5,7 @@
 //! after the end of a hold opens its lanes, by their own rows alone. Holds of all, of plugins, tasks and groups close no lanes:
 //! claims leave out their tasks and groups.
 
+use async_trait::async_trait;
 use futures_util::try_join;
 use tokio_postgres::types::Type;
 use wharf_core::audit::NewAct;
@@ -13,13 +14,14 @@ use wharf_core::bounds;
 use wharf_core::hold::{Hold, HoldScope, HoldTable, NewHold};
 use wharf_core::time::Timestamp;
 
-use super::hold_rows::{COLUMNS, read_hold};
+use super::hold_rows::{self, COLUMNS, read_hold};
 use super::lane_rows::{LaneRow, lane_columns};
 use super::ledger::PostgresLedger;
-use super::operation::group_of;
+use super::operation::{WriteRequest, WriteResult, group_of};
 use super::session::{SessionError, value};
+use super::{PostgresStore, unexpected_reply};
 use crate::columns::{timestamp, timestamp_us};
-use crate::store::Claim;
+use crate::store::{Claim, HoldPage, HoldStore, Queue, StoreError};
 
 /// The holds that concern a claim, without those of keys.
 #[derive(Debug, Default)]
@@ -176,5 +178,46 @@ impl PostgresLedger<'_> {
         }
         let next_end = value::<Option<i64>>(&next_end, "holds", 0)?.map(timestamp);
         Ok(ClaimHolds { table, open_groups, next_end })
+    }
+}
+
+#[async_trait]
+impl HoldStore for PostgresStore {
+    async fn set_hold(&self, hold: NewHold) -> Result<Option<Hold>, StoreError> {
+        match self.write(WriteRequest::SetHold(hold)).await? {
+            WriteResult::Hold(set) => Ok(set),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn release_hold(&self, scope: HoldScope, by: Author) -> Result<Option<Hold>, StoreError> {
+        match self.write(WriteRequest::ReleaseHold(scope, by)).await? {
+            WriteResult::Hold(released) => Ok(released),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn holds(&self, after: Option<HoldScope>, max: u32) -> Result<HoldPage, StoreError> {
+        let session = self.reader().await?;
+        let page = hold_rows::page(&session, after.as_ref(), max, self.now()).await;
+        self.finish(session, page)
+    }
+
+    async fn holds_of(&self, scopes: Vec<HoldScope>) -> Result<Vec<Hold>, StoreError> {
+        let session = self.reader().await?;
+        let holds = hold_rows::of_scopes(&session, &scopes, self.now()).await;
+        self.finish(session, holds)
+    }
+
+    async fn delete_ended_holds(&self, max: u32) -> Result<u32, StoreError> {
+        let session = self.reader().await?;
+        let traces = hold_rows::has_traces(&session, self.now()).await;
+        if !self.finish(session, traces)? {
+            return Ok(0);
+        }
+        match self.write(WriteRequest::DeleteEndedHolds(max)).await? {
+            WriteResult::HoldsDeleted(deleted) => Ok(deleted),
+            other => Err(unexpected_reply(&other)),
+        }
     }
 }

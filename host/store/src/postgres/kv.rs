@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use tokio_postgres::types::Type;
 use wharf_core::ids::PluginId;
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::shared_bytes::SharedBytes;
 
+use super::PostgresStore;
 use super::session::{Session, SessionError, value};
 use crate::columns::parse;
+use crate::store::{KvStore, StoreError};
 
 /// Changes of values that a transaction has not written yet: a value, or `None` to delete it.
 #[derive(Debug, Default)]
@@ -108,4 +111,25 @@ pub(super) async fn usage(
     let lengths: Vec<Option<i64>> = value(&row, "kv", 2)?;
     let lengths = lengths.into_iter().map(|length| length.map(|length| length as u64));
     Ok((KvUsage { values: number(0)?, bytes: number(1)? }, lengths.collect()))
+}
+
+#[async_trait]
+impl KvStore for PostgresStore {
+    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
+        let session = self.reader().await?;
+        let value = get(&session, &plugin, &key).await;
+        self.finish(session, value)
+    }
+
+    async fn value_keys(&self, plugin: PluginId, query: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
+        let session = self.reader().await?;
+        let keys = keys(&session, &plugin, &query).await;
+        self.finish(session, keys)
+    }
+
+    async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
+        let session = self.reader().await?;
+        let usage = usage(&session, &plugin, &of).await;
+        self.finish(session, usage)
+    }
 }

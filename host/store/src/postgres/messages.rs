@@ -1,10 +1,12 @@
 //! Messages between nodes: rows that are written once, read once, and may be lost in a crash of the server.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use wharf_core::ids::{NodeId, PluginId};
+use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::node_message::{MessageBody, NodeMessage};
 use wharf_core::outcome::Failure;
 use wharf_core::rollcall::Answer;
@@ -12,7 +14,9 @@ use wharf_core::rollcall::Answer;
 use super::rows::{self, job_id};
 use super::session::{Session, SessionError, value};
 use super::time::{NOW, Time};
+use super::{PostgresStore, nodes};
 use crate::columns::{DamagedData, duration_us, parse, signed, timestamp_us};
+use crate::store::{NodeMessages, Nudges, StoreError};
 
 const TABLE: &str = "node_messages";
 
@@ -165,4 +169,34 @@ fn read_answer(kind: &str, row: &Row) -> Result<Answer, SessionError> {
         "skipped" => Answer::Skipped(text()?),
         other => return Err(DamagedData::invalid("kind of message", other).into()),
     })
+}
+
+#[async_trait]
+impl NodeMessages for PostgresStore {
+    async fn cancel_requests(&self, node: NodeId) -> Result<Vec<JobId>, StoreError> {
+        self.urgent(async |session| nodes::cancel_requests(session, node).await).await
+    }
+
+    async fn send_messages(&self, messages: Vec<NodeMessage>) -> Result<(), StoreError> {
+        let session = self.session().await?;
+        let sent =
+            futures_util::future::try_join_all(messages.iter().map(|message| send(&session, &self.time, message)));
+        let sent = sent.await;
+        if sent.is_ok() {
+            let receivers: BTreeSet<NodeId> = messages.iter().map(|message| message.to).collect();
+            for node in receivers {
+                self.nudger.nudge_about_messages(&session, node).await;
+            }
+        }
+        self.finish(session, sent.map(drop))
+    }
+
+    async fn receive_messages(&self, node: NodeId) -> Result<Vec<NodeMessage>, StoreError> {
+        self.nudger.set_node(node);
+        self.urgent(async |session| receive(session, &self.time, node).await).await
+    }
+
+    fn message_nudges(&self) -> Nudges {
+        self.nudger.message_nudges()
+    }
 }

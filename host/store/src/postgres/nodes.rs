@@ -3,19 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::activity::Activity;
 use wharf_core::ids::{JobId, NodeId};
+use wharf_core::lease::NodeMark;
 use wharf_core::node::{LoadedPlugin, Node};
 use wharf_core::topic::Pattern;
 
-use super::activity_text;
 use super::rows::{self, job_id};
 use super::session::{Session, SessionError, value};
-use super::task_announcements;
 use super::time::{NOW, Time};
+use super::{PostgresStore, activity_text, node_marks, plugin_digests, task_announcements};
 use crate::columns::{duration_us, parse, signed, timestamp_us};
+use crate::store::{NodeRegistry, StoreError};
 
 /// Writes the row of a node, and deletes nodes that were silent for longer than `silent`, or since the clock was set back.
 pub(super) async fn register(
@@ -141,4 +143,48 @@ pub(super) async fn cancel_requests(session: &Session, node: NodeId) -> Result<V
     let node = signed(node.0);
     let found = session.query_selective(text, &[(&node, Type::INT8)]).await?;
     found.iter().map(|row| job_id(row, "jobs", 0)).collect()
+}
+
+#[async_trait]
+impl NodeRegistry for PostgresStore {
+    async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
+        let new = self.announced.new_of(&node);
+        let register = async |session: &Session| {
+            register(session, &self.time, &node, silent).await?;
+            if !new.is_empty() {
+                plugin_digests::see(session, &self.time, &new).await?;
+            }
+            Ok(())
+        };
+        self.urgent(register).await?;
+        self.announced.stored(&node);
+        Ok(())
+    }
+
+    async fn deregister(&self, node: NodeId) -> Result<(), StoreError> {
+        let deregister = async |session: &Session| {
+            futures_util::try_join!(deregister(session, node), self.source.release(session)).map(drop)
+        };
+        self.urgent(deregister).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
+        let session = self.reader().await?;
+        let nodes = all(&session).await;
+        self.finish(session, nodes)
+    }
+
+    async fn set_activity(&self, node: NodeId, activity: Arc<Activity>) -> Result<(), StoreError> {
+        self.urgent(async |session| set_activity(session, node, &activity).await).await
+    }
+
+    async fn activities(&self) -> Result<Vec<(NodeId, Arc<Activity>)>, StoreError> {
+        let session = self.reader().await?;
+        let activities = activities(&session).await;
+        self.finish(session, activities)
+    }
+
+    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
+        self.urgent(async |session| node_marks::write(session, &self.time, node, mark).await).await
+    }
 }

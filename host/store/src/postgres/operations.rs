@@ -1,5 +1,6 @@
 //! Bulk operations, and the jobs that they delete.
 
+use async_trait::async_trait;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::audit::NewAct;
@@ -10,10 +11,12 @@ use wharf_core::ids::JobId;
 use wharf_core::time::Timestamp;
 
 use super::ledger::PostgresLedger;
+use super::operation::{WriteRequest, WriteResult};
 use super::session::{Session, SessionError, computed, value};
+use super::{PostgresStore, unexpected_reply};
 use crate::columns::{signed, timestamp_us};
 use crate::operation_columns::{OPERATION_COLUMNS, OperationColumns};
-use crate::store::StepTaken;
+use crate::store::{OperationStore, StepTaken, StoreError};
 
 /// The lock under which operations begin: otherwise there could be more of them than there may be.
 const LOCK_START: &str = "SELECT pg_advisory_xact_lock('$schema.operations'::regclass::oid::bigint << 32)";
@@ -178,5 +181,53 @@ impl PostgresLedger<'_> {
             self.write_act(&NewAct::of_operation(by.clone(), cancelled)).await?;
         }
         Ok(cancelled)
+    }
+}
+
+#[async_trait]
+impl OperationStore for PostgresStore {
+    async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError> {
+        match self.write(WriteRequest::StartOperation(Box::new(new))).await? {
+            WriteResult::Operation(started) => Ok(started.map(|started| *started)),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {
+        let session = self.reader().await?;
+        let found = operation(&session, id).await;
+        self.finish(session, found)
+    }
+
+    async fn operations(&self, before: Option<JobId>, max: u32) -> Result<Vec<BulkOperation>, StoreError> {
+        let session = self.reader().await?;
+        let found = page(&session, before, max).await;
+        self.finish(session, found)
+    }
+
+    async fn open_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        let session = self.reader().await?;
+        let found = open(&session).await;
+        self.finish(session, found)
+    }
+
+    async fn take_operation_step(&self, step: OperationStep) -> Result<Option<StepTaken>, StoreError> {
+        match self.write(WriteRequest::OperationStep(step)).await? {
+            WriteResult::StepTaken(taken) => Ok(taken.map(|taken| *taken)),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn cancel_operation(&self, id: JobId, by: Author) -> Result<Option<BulkOperation>, StoreError> {
+        match self.write(WriteRequest::CancelOperation(id, by)).await? {
+            WriteResult::Operation(cancelled) => Ok(cancelled.map(|cancelled| *cancelled)),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn delete_ended_operations(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        let session = self.reader().await?;
+        let found = delete_ended(&session, before, max).await;
+        self.finish(session, found)
     }
 }
