@@ -98,3 +98,72 @@ fn a_check_says_what_a_file_would_be() {
     let wrong = call("add", r#"{"a": 1}"#);
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("the parameter `b` is missing"), "{wrong:?}");
 }
+
+#[test]
+fn a_project_without_the_contract_builds_and_runs() {
+    // So that its dependencies are there.
+    component("functions");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let made = wharf().args(["new", "tally", "--language", "rust", "--plain"]).current_dir(dir.path()).output();
+    assert!(made.expect("the binary starts").status.success());
+    let project = dir.path().join("tally");
+    for (name, file) in [("contract", "src/lib.rs"), ("wharf", "src/lib.rs"), ("wharf", "wit/world.wit")] {
+        let text = std::fs::read_to_string(project.join(file)).expect("it is there");
+        assert!(!text.to_lowercase().contains(name), "{file} does not mention it: {text}");
+    }
+    let built = std::process::Command::new("sh")
+        .args(["tally/build.sh"])
+        .current_dir(dir.path())
+        .envs(plugins::environment(plugin_kit::language::Language::Rust).expect("the tools are there"))
+        .env_remove("CARGO_TARGET_DIR")
+        .output()
+        .expect("a shell");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let host = Setup::default().plugin_file("tally", &project.join("tally.wasm")).start();
+    let job = host.run("tally/count", json!({ "text": "to be\nor not" }));
+    assert_eq!(job["state"], "succeeded", "{job}");
+    assert_eq!(host.result(job["id"].as_str().expect("an id")), json!({ "lines": 2, "tokens": 4 }));
+    let other = wharf().args(["new", "other", "--language", "go", "--plain"]).current_dir(dir.path()).output();
+    let said = String::from_utf8_lossy(&other.expect("the binary starts").stderr).into_owned();
+    assert!(said.contains("can be made in Rust only"), "{said}");
+}
+
+#[test]
+fn a_component_and_the_manifest_beside_it_are_one_version() {
+    let host = Setup::default().start();
+    let beside = host.plugin_file("program").with_extension("toml");
+    let put = |text: &str| std::fs::write(&beside, text).expect("it can be written");
+    let document = || host.client().get("/v1/plugins/program").json();
+    let version = || document()["loaded"]["version"].as_str().map(str::to_owned);
+    // Alone it does nothing.
+    put("version = '1'\n[tasks.run]\nargs = ['--env', 'NONE']\n");
+    std::fs::copy(component("program"), host.plugin_file("program")).expect("it is copied");
+    eventually("the pair is loaded", || (version().as_deref() == Some("1")).then_some(()));
+    let run = || {
+        let job = host.run("program/run", json!("to be"));
+        assert_eq!(job["state"], "succeeded", "{job}");
+        host.client().get(&format!("/v1/jobs/{}/result", job["id"].as_str().expect("an id"))).body
+    };
+    assert_eq!(run(), b"none\n");
+    let first = document()["loaded"]["digest"].clone();
+    assert_eq!(document()["loaded"]["tasks"][0]["set_by"]["args"], "program.toml");
+    // A half that is bad keeps the pair that runs.
+    put("version = '2'\n[tasks.rum]\nargs = []\n");
+    let refused = eventually("it is refused", || document()["refused"]["problems"][0].as_str().map(str::to_owned));
+    assert!(
+        refused.contains("program.toml: unknown task `rum`") && refused.contains("did you mean `run`?"),
+        "{refused}"
+    );
+    assert_eq!((run(), document()["loaded"]["digest"].clone()), (b"none\n".to_vec(), first.clone()));
+    put("version = '3'\n");
+    eventually("the new pair is loaded", || (version().as_deref() == Some("3")).then_some(()));
+    assert_eq!(run(), b"\"TO BE\"");
+    assert_ne!(document()["loaded"]["digest"], first);
+    // Without it the component is a version of its own.
+    std::fs::remove_file(&beside).expect("it is there");
+    eventually("it is loaded alone", || {
+        let document = document();
+        let (version, digest) = (document["loaded"]["version"].as_str()?, document["loaded"]["digest"].as_str()?);
+        (version == &digest[..12]).then_some(())
+    });
+}

@@ -494,9 +494,13 @@ mod tests {
         let plugin: PluginId = "thumb-nail".parse().unwrap();
         let task = TaskName::new(&plugin, "make-2").unwrap();
         assert_eq!((task.as_str(), task.plugin(), task.task()), ("thumb-nail/make-2", plugin.clone(), "make-2"));
-        for bad in ["", "a_b", "A", "-a", "a.b", "é", "a/b"] {
+        for bad in ["", "a_b", "A", "-a", "a..b", ".a", "a.", "a.-b", "é", "a/b"] {
             assert!(TaskName::new(&plugin, bad).is_err() && bad.parse::<PluginId>().is_err(), "{bad}");
         }
+        // A task's name may have an interface before it.
+        assert_eq!(TaskName::new(&plugin, "rows.reverse").unwrap().task(), "rows.reverse");
+        assert!("rows.reverse".parse::<PluginId>().is_err() && "a.b/c".parse::<TaskName>().is_err());
+        assert!(TaskName::new(&plugin, &format!("a.{}", "b".repeat(bounds::NAME_BYTES_MAX - 1))).is_err());
         assert!("a/é".parse::<Group>().is_err() && "a/b/c".parse::<Group>().is_err());
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Found {
     pub(crate) stamp: Stamp,
     /// The file was last written so long ago that one scan is enough: it was renamed into place, or was there before.
     pub(crate) old: bool,
+    /// It came here so long ago, whatever its content's age, that its manifest would be here, too.
+    pub(crate) settled: bool,
 }
 
 /// Kind of a file, by its name.
@@ -42,11 +44,16 @@ pub(crate) struct Stamp {
     /// The device and inode of the file, and the time of its last change of any kind: they differ after a rename over it, or
     /// if its modification time was set back.
     identity: (u64, u64, i64, i64),
-    /// The same of the manifest beside it, if there is one: the two are one version.
+    /// The size and the identity of the manifest beside it, if there is one: the two are one version.
     manifest: Option<(u64, (u64, u64, i64, i64))>,
 }
 
 impl Stamp {
+    /// Returns true if there is a manifest beside the component.
+    pub(crate) fn has_manifest(&self) -> bool {
+        self.manifest.is_some()
+    }
+
     /// Makes the stamp of a file that cannot be looked at: it is another one once it can be, and another for each error.
     fn unread(error: &io::Error) -> Stamp {
         Stamp {
@@ -87,7 +94,7 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<Found>> {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
             // Whatever else fails says nothing of the file: the attempt to load it says why.
             Err(error) => {
-                found.push(Found { kind, stamp: Stamp::unread(&error), old: false, path });
+                found.push(Found { kind, stamp: Stamp::unread(&error), old: false, settled: false, path });
                 continue;
             }
         };
@@ -95,9 +102,10 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<Found>> {
             continue;
         }
         let manifest = manifest_beside(&path);
-        // A component that has just come waits for the manifest that may come after it: by its inode, whatever its content's age.
-        let old = is_old(&metadata) && manifest.as_ref().is_none_or(is_old);
-        found.push(Found { kind, stamp: Stamp::of(&metadata, manifest.as_ref()), old, path });
+        let halves = [Some(&metadata), manifest.as_ref()];
+        let old = halves.iter().flatten().all(|half| half.modified().is_ok_and(is_past));
+        let settled = halves.iter().flatten().all(|half| is_past(came_at(half)));
+        found.push(Found { kind, stamp: Stamp::of(&metadata, manifest.as_ref()), old, settled, path });
     }
     Ok(found)
 }
@@ -112,13 +120,15 @@ fn manifest_beside(component: &Path) -> Option<Metadata> {
     fs::metadata(manifest_path(component)).ok().filter(Metadata::is_file)
 }
 
-/// Returns true if a file neither changed nor came a moment ago.
-fn is_old(metadata: &Metadata) -> bool {
-    let came = UNIX_EPOCH
-        + Duration::new(u64::try_from(metadata.ctime()).unwrap_or(0), 0)
-        + Duration::from_nanos(u64::try_from(metadata.ctime_nsec()).unwrap_or(0));
-    let is_past = |at: SystemTime| at.elapsed().is_ok_and(|age| age >= QUIET);
-    metadata.modified().is_ok_and(is_past) && is_past(came)
+/// Returns when a file came to where it is, or was changed in any way since.
+fn came_at(metadata: &Metadata) -> SystemTime {
+    let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
+    UNIX_EPOCH + seconds + Duration::from_nanos(u64::try_from(metadata.ctime_nsec()).unwrap_or(0))
+}
+
+/// Returns true if a moment is long enough ago for a file to be complete.
+fn is_past(at: SystemTime) -> bool {
+    at.elapsed().is_ok_and(|age| age >= QUIET)
 }
 
 /// Returns what a file is by its name; `None` if it is not meant as a plugin: hidden and temporary files, and everything else.

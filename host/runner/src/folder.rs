@@ -208,7 +208,7 @@ impl State {
     fn update_files(&mut self, found: Vec<Found>) {
         let (now, seen) = (Instant::now(), self.folder.store.now());
         let mut gone: Vec<PathBuf> = self.files.keys().cloned().collect();
-        for Found { path, kind, stamp, old } in found {
+        for Found { path, kind, stamp, old, settled } in found {
             gone.retain(|known| *known != path);
             match self.files.get_mut(&path) {
                 Some(file) if file.stamp == stamp => {
@@ -216,13 +216,17 @@ impl State {
                     file.missing = false;
                 }
                 Some(file) => {
+                    // One half of a pair may come after the other; a component that has always been alone waits for nothing.
+                    let is_pair = file.stamp.has_manifest() || stamp.has_manifest();
+                    let old = old && (settled || !is_pair);
                     (file.stamp, file.kind, file.since, file.quiet, file.missing) = (stamp, kind, now, old, false);
                     (file.seen, file.retry) = (seen, None);
                     // As it was before, it is not compiled any more.
                     file.loading = file.loading.filter(|(_, step)| *step != Step::WaitingToCompile);
                 }
                 None => {
-                    let (since, quiet, missing) = (now, old, false);
+                    // Its manifest may come after it.
+                    let (since, quiet, missing) = (now, old && settled, false);
                     let (handled, loading, retry) = (None, None, None);
                     self.files.insert(path, File { kind, stamp, since, seen, quiet, missing, handled, loading, retry });
                 }

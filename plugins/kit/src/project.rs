@@ -21,21 +21,49 @@ pub enum NotMade {
     Name(String, &'static str),
     #[error("{} is there already; nothing was changed", .0.display())]
     Exists(PathBuf),
+    #[error("a project without the contract can be made in Rust only, not in {0}")]
+    NotPlain(&'static str),
     #[error("could not write {}", .0.display())]
     Write(PathBuf, #[source] io::Error),
+}
+
+/// What a project is written against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Against {
+    /// The contract of `wharf:plugin`.
+    Contract,
+    /// A world of its own, without a mention of Wharf. In Rust only.
+    OwnWorld,
+}
+
+/// Makes the folder `folder` with a project of this name in it, written against the contract.
+///
+/// # Errors
+/// When the name will not do, the folder is there already, or it cannot be written. What was begun is then removed.
+pub fn create(folder: &Path, language: Language, name: &str) -> Result<(), NotMade> {
+    create_against(folder, language, name, Against::Contract)
 }
 
 /// Makes the folder `folder` with a project of this name in it.
 ///
 /// # Errors
-/// When the name will not do, the folder is there already, or it cannot be written. What was begun is then removed.
-pub fn create(folder: &Path, language: Language, name: &str) -> Result<(), NotMade> {
+/// Those of [`create`], and when there is no such project in the language.
+pub fn create_against(folder: &Path, language: Language, name: &str, against: Against) -> Result<(), NotMade> {
     check_name(name)?;
+    if against == Against::OwnWorld && language != Language::Rust {
+        return Err(NotMade::NotPlain(language.name()));
+    }
     fs::create_dir(folder).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => NotMade::Exists(folder.to_owned()),
         _ => NotMade::Write(folder.to_owned(), error),
     })?;
-    write(folder, language, name).inspect_err(|_| {
+    let written = match against {
+        Against::Contract => write(folder, language, name),
+        Against::OwnWorld => {
+            put_all(folder, files::RUST_PLAIN.iter().map(|(path, text)| (*path, text.replace("words", name))))
+        }
+    };
+    written.inspect_err(|_| {
         // The folder is this call's own.
         let _ = fs::remove_dir_all(folder);
     })
@@ -43,17 +71,19 @@ pub fn create(folder: &Path, language: Language, name: &str) -> Result<(), NotMa
 
 /// Writes a project's files into a folder that is there.
 pub fn write(folder: &Path, language: Language, name: &str) -> Result<(), NotMade> {
-    let put = |path: &str, text: &str| {
+    let own = files::of(language).iter().map(|(path, text)| ((*path).to_owned(), named(language, path, text, name)));
+    let contract = contract::FILES.into_iter().filter(|_| language.contract_folder().is_some());
+    let contract = contract
+        .map(|(file, text)| (format!("{}/{file}", language.contract_folder().unwrap_or_default()), text.to_owned()));
+    put_all(folder, own.chain(contract))
+}
+
+fn put_all(folder: &Path, files: impl Iterator<Item = (impl AsRef<Path>, String)>) -> Result<(), NotMade> {
+    for (path, text) in files {
         let path = folder.join(path);
         let parent = path.parent().unwrap_or(folder);
         let written = fs::create_dir_all(parent).and_then(|()| fs::write(&path, text));
-        written.map_err(|error| NotMade::Write(path, error))
-    };
-    for (path, text) in files::of(language) {
-        put(path, &named(language, path, text, name))?;
-    }
-    for (file, text) in contract::FILES.into_iter().filter(|_| language.contract_folder().is_some()) {
-        put(&format!("{}/{file}", language.contract_folder().unwrap_or_default()), text)?;
+        written.map_err(|error| NotMade::Write(path, error))?;
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ pub(crate) async fn describe(
     run::apply_limits(&mut store);
 
     let Exports::Contract(exports) = &linked.exports else {
-        return Ok(Err(Problem::new("it has no `describe` to call: a bug of the host").into()));
+        return Ok(Err(Problem::new("it does not export `describe`: a bug of the host").into()));
     };
     let mut is_instantiated = false;
     let guest = async {

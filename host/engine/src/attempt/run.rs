@@ -54,15 +54,15 @@ pub(crate) struct SandboxMemory {
 /// The result of the guest's function, or the error that it ended with; `None` if the host ended it while it waited.
 type GuestReturn = Option<wasmtime::Result<Result<Vec<u8>, GuestFailure>>>;
 
-/// How a guest says that it failed.
+/// The failure of a guest, in the terms in which it said so.
 pub(crate) enum GuestFailure {
-    /// In the terms of the contract.
+    /// A failure in the terms of the contract.
     Contract(Failure),
-    /// By the exit status of a program.
+    /// The exit status of a program.
     Exit(u8),
     /// Its output was not taken, for this reason.
     Output(String),
-    /// By the error of its `result`, as JSON.
+    /// The error of its `result`, as JSON.
     Error(Vec<u8>),
     /// It cannot be called with this payload, or its result has no text: another attempt would end in the same way.
     Hopeless(String),

@@ -41,15 +41,15 @@ fn plain_notes(manifest: &Manifest, plain: &PlainExports) -> Vec<Problem> {
         let discards = manifest.tasks.get(PROGRAM_TASK).is_some_and(|task| !task.plain.discard_on.is_empty());
         let what = "its exit status does not reach the host: each but 0 arrives as 1";
         notes.push(Problem::new(what).hint(if discards {
-            "`discard-on` can only tell 1 from 0; programs built for WASI preview 1 tell their status"
+            "`discard-on` can only tell 1 from 0"
         } else {
-            "every failure is retried; programs built for WASI preview 1 tell their status"
+            "every failure is retried, whatever its status"
         }));
     }
     if manifest.too_many > 0 {
         notes.push(
             Problem::new(format!(
-                "{} of its functions are no tasks: a plugin has at most {}",
+                "{} of its functions do not become tasks: a plugin has at most {}",
                 manifest.too_many,
                 bounds::TASKS_MAX
             ))

@@ -25,11 +25,11 @@ pub(crate) struct Linked {
     _in_use: File,
 }
 
-/// How the host calls a component.
+/// The way in which the host calls a component.
 pub(crate) enum Exports {
-    /// By the contract of `wit/`.
+    /// The contract of `wit/`.
     Contract(ContractExports),
-    /// By what it exports for anybody.
+    /// The functions that it exports for anybody.
     Plain(Box<PlainIndices>),
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct PlainIndices {
     pub(crate) program: Option<run::GuestIndices>,
     /// Its functions, by the names of their tasks.
     pub(crate) functions: BTreeMap<String, LinkedFunction>,
-    /// What each task is, in the order of the exports.
+    /// The kind of each task, in the order of the exports.
     pub(crate) tasks: Vec<(String, TaskKind)>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct LinkedFunction {
     pub(crate) way: CallWay,
 }
 
-/// How values are passed to a function and back.
+/// The way in which values are passed to a function and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallWay {
     /// From JSON to the guest's memory, and from there to JSON.

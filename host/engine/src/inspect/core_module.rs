@@ -10,7 +10,7 @@ const PREVIEW_1: &str = "wasi_snapshot_preview1";
 const JAVASCRIPT: [&str; 8] =
     ["env", "a", "wbg", "gojs", "go", "rb-js-abi-host", "imports", "__wbindgen_placeholder__"];
 
-/// What a module says of itself.
+/// The traits of a module that tell its kind.
 #[derive(Default)]
 struct Found {
     /// A module of imports that is not of WASI preview 1.
@@ -54,8 +54,10 @@ pub(crate) fn problem(bytes: &[u8]) -> Problem {
         );
     }
     if found.has_initialize {
-        return Problem::new("it is a library for WASI preview 1: it has no `main`, and its functions have no types")
-            .hint("build it as a program, or give it a world: `wharf pack FILE --wit FOLDER -o OUT.wasm`");
+        return Problem::new(
+            "it is a library for WASI preview 1: it does not have a `main`, and its functions are without types",
+        )
+        .hint("build it as a program, or give it a world: `wharf pack FILE --wit FOLDER -o OUT.wasm`");
     }
     not_packed
 }

@@ -13,7 +13,7 @@ use crate::wasmtime_config::EngineKind;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Description {
     pub(crate) kind: EngineKind,
-    /// What it exports in place of the contract; `None` if it exports the contract.
+    /// The exports in place of the contract; `None` if it exports the contract.
     pub(crate) plain: Option<PlainExports>,
     /// The manifest in its custom section.
     pub(crate) manifest: Option<String>,

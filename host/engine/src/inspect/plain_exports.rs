@@ -7,12 +7,15 @@ use wit_parser::{Resolve, WorldItem, WorldKey};
 
 use crate::inspect::host_interfaces::{self, InterfaceName};
 use crate::inspect::typed_exports::{ExportedFunction, TypedExports};
+use crate::inspect::wit_signature;
 use crate::spec::problem::Problem;
 use crate::spec::typed::signature::Signature;
 use crate::spec::typed::types::{Type, TypeRef, TypeTable};
 
 /// The interface of a program. Its versions of one track are compatible.
 const RUN: &str = "wasi:cli/run@0.2.0";
+/// The type of its function.
+const RUN_TYPE: &str = "func() -> result";
 /// The packages of the contract: a component that exports one of their interfaces is called by it.
 const CONTRACT_PACKAGE: &str = "wharf:plugin/";
 
@@ -21,7 +24,7 @@ pub(crate) const PROGRAM_TASK: &str = "run";
 
 type Items = wit_parser::IndexMap<WorldKey, WorldItem>;
 
-/// What a component exports in place of the contract.
+/// The exports of a component that does not have the contract.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlainExports {
     /// Present if it is a program.
@@ -50,11 +53,22 @@ impl PlainExports {
     /// Finds what a component exports that the host can call.
     pub(crate) fn find(resolve: &Resolve, imports: &Items, exports: &Items, producers: &[String]) -> PlainExports {
         let run = InterfaceName::parse(RUN);
-        let is_program =
-            exports.iter().any(|(key, _)| InterfaceName::parse(&resolve.name_world_key(key)).is_compatible_with(&run));
-        let program = is_program.then(|| Program { tells_status: tells_status(resolve, imports) });
+        let found =
+            exports.iter().find(|(key, _)| InterfaceName::parse(&resolve.name_world_key(key)).is_compatible_with(&run));
+        let function = found.and_then(|(_, item)| host_interfaces::interface(item)).map(|id| {
+            let run = resolve.interfaces[id].functions.get("run");
+            run.is_some_and(|run| wit_signature::function(resolve, run) == RUN_TYPE)
+        });
+        let program = (function == Some(true)).then(|| Program { tells_status: tells_status(resolve, imports) });
         let taken = program.as_ref().map(|_| PROGRAM_TASK);
-        let TypedExports { functions, types, left_out } = TypedExports::find(resolve, exports, taken, producers);
+        let TypedExports { functions, types, mut left_out } = TypedExports::find(resolve, exports, taken, producers);
+        if function == Some(false) {
+            left_out.insert(
+                0,
+                Problem::new(format!("it exports `wasi:cli/run` without the function `run: {RUN_TYPE}`"))
+                    .hint("build it for WASI 0.2 (Rust: the target `wasm32-wasip2`)"),
+            );
+        }
         PlainExports { program, functions, types, left_out }
     }
 

@@ -51,7 +51,7 @@ impl TypedExports {
                 Err(why) => left_out.add(|| why.problem(&shown)),
                 Ok(_) if functions.len() == bounds::FUNCTIONS_MAX => left_out.add(|| {
                     let max = bounds::FUNCTIONS_MAX;
-                    Problem::new(format!("`{shown}` is no task: it is beyond the first {max} functions"))
+                    Problem::new(format!("`{shown}` does not become a task: it is beyond the first {max} functions"))
                 }),
                 Ok((params, result)) => functions.push(ExportedFunction {
                     task: String::new(),
@@ -135,14 +135,14 @@ fn named(functions: Vec<ExportedFunction>, taken: Option<&str>, left_out: &mut P
         if name.len() > NAME_BYTES_MAX {
             left_out.add(|| {
                 Problem::new(format!(
-                    "`{shown}` is no task: its name has {} characters; the limit is {NAME_BYTES_MAX}",
+                    "`{shown}` does not become a task: its name has {} characters; the limit is {NAME_BYTES_MAX}",
                     name.len()
                 ))
                 .hint("give it a shorter name in its WIT")
             });
         } else if !given.insert(name.clone()) {
             left_out.add(|| {
-                Problem::new(format!("`{shown}` is no task: another function is the task `{name}` already"))
+                Problem::new(format!("`{shown}` does not become a task: another function is the task `{name}` already"))
                     .hint("give it another name in its WIT")
             });
         } else {
@@ -197,7 +197,7 @@ impl NoTask {
 struct Types {
     all: Vec<Type>,
     places: HashMap<Type, TypeRef>,
-    /// Of types with names, and of those that were made of them.
+    /// The places of types with names, and how deep these types nest.
     known: HashMap<TypeId, (TypeRef, u32)>,
     members: usize,
     name_bytes: usize,

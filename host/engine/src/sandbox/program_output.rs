@@ -36,7 +36,7 @@ pub(crate) struct ProgramIo {
 #[derive(Clone)]
 pub(crate) struct ProgramOutput(Arc<Mutex<Output>>);
 
-/// Where the output goes, and who answers for it.
+/// The receiver of the output, and the attempt that answers for it.
 pub(crate) struct OutputTarget {
     pub(crate) host_calls: Arc<dyn HostCalls>,
     pub(crate) handle: AttemptHandle,
@@ -65,7 +65,7 @@ struct Output {
     refused: Option<String>,
 }
 
-/// What a program wrote to its standard output.
+/// The output of a program that has ended.
 pub(crate) struct Written {
     pub(crate) result: Vec<u8>,
     /// Why some of its lines were not taken.

@@ -88,25 +88,25 @@ pub struct RawTask {
     pub memory: Option<HumanSize>,
     /// Arguments of a program.
     pub args: Option<Vec<String>>,
-    /// What a program's standard output is.
+    /// The meaning of a program's standard output.
     pub stream: Option<RawStream>,
     /// Exit statuses of a program after which its job is not retried.
     pub discard_on: Option<Vec<u8>>,
-    /// What the error of a function's `result` does with its job.
+    /// The effect on the job of the error of a function's `result`.
     pub on_error: Option<RawOnError>,
 }
 
-/// What a program's standard output is, as it is written.
+/// The meaning of a program's standard output, as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RawStream {
-    /// All of it is the result.
+    /// The whole output is the result.
     Result,
     /// Each line is a chunk, and the result is empty.
     Lines,
 }
 
-/// What the error of a function's `result` does with its job, as it is written.
+/// The effect on the job of the error of a function's `result`, as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RawOnError {

@@ -13,7 +13,7 @@ use crate::spec::problem::Problem;
 use crate::spec::raw::{RawManifest, RawTask};
 use crate::spec::toml_diagnostics;
 
-/// Where a part of a manifest comes from, in the order of precedence: the last one holds.
+/// The origin of a part of a manifest, in the order of precedence: the last one holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     /// The functions that the component exports.
@@ -41,14 +41,14 @@ impl Origin {
     }
 }
 
-/// How a task's code is called.
+/// The way in which a task's code is called.
 #[derive(Clone, Debug)]
 pub enum TaskKind {
-    /// By the contract: the plugin's handler gets the payload as it is.
+    /// A call of the plugin's handler by the contract: it gets the payload as it is.
     Contract,
-    /// As a program: the payload is its standard input, and its standard output is the result.
+    /// A program: the payload is its standard input, and its standard output is the result.
     Program,
-    /// As a function with types of its own: the payload is JSON of its parameters, and the result is JSON of its result.
+    /// A function with types of its own: the payload is JSON of its parameters, and the result is JSON of its result.
     Function(Arc<FunctionTask>),
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct PlainTasks {
 /// A manifest of all parts.
 pub(crate) struct Merged {
     pub(crate) raw: RawManifest,
-    /// How each task is called, if not by the contract.
+    /// The kind of each task that is not called by the contract.
     pub(crate) kinds: BTreeMap<String, TaskKind>,
     /// The keys of each task that are set, with the part that set them last.
     pub(crate) origins: BTreeMap<String, BTreeMap<&'static str, Origin>>,

@@ -42,7 +42,7 @@ pub struct Task {
     pub schema: Option<Schema>,
     /// Settings of a task whose plugin is called otherwise than by our contract.
     pub plain: PlainSettings,
-    /// How its code is called.
+    /// The way in which its code is called.
     pub kind: TaskKind,
     /// The keys that its author or the operator set, and where.
     pub origins: BTreeMap<&'static str, Origin>,

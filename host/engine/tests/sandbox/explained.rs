@@ -94,7 +94,8 @@ async fn what_differs_is_shown_side_by_side() {
         "{text}"
     );
     let text = shown(&check(&scene, "x", exporting("wasi:cli/run@0.2.0", "run", "(result u32)"), "").await.problems);
-    assert!(text.contains("it is a command (`wasi:cli/run`), not a plugin"), "{text}");
+    assert!(text.contains("it exports `wasi:cli/run` without the function `run: func() -> result`"), "{text}");
+    assert!(text.contains("it exports nothing that can be a task"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use plugin_kit::language::Language;
-use plugin_kit::project::{self, NotMade};
+use plugin_kit::project::{self, Against, NotMade};
 use serde_json::json;
 
 use crate::cli_error::{CliError, ExitStatus};
@@ -17,15 +17,21 @@ pub(crate) struct New {
     /// Language: rust, javascript, typescript, javascript-web (with fetch, URL and the like), python, go or c
     #[arg(long, short)]
     language: Language,
+    /// Without the contract: a function over plain data, in a WIT world of its own. In Rust only
+    #[arg(long)]
+    plain: bool,
 }
 
 impl New {
     pub(crate) fn run(self, json: bool) -> anyhow::Result<ExitStatus> {
         let (name, language) = (&self.name, self.language);
         let folder = Path::new(name);
-        if let Err(error) = project::create(folder, language, name) {
+        let against = if self.plain { Against::OwnWorld } else { Against::Contract };
+        if let Err(error) = project::create_against(folder, language, name, against) {
             return match error {
-                NotMade::Name(..) | NotMade::Exists(_) => Err(CliError::usage(error.to_string()).into()),
+                NotMade::Name(..) | NotMade::Exists(_) | NotMade::NotPlain(_) => {
+                    Err(CliError::usage(error.to_string()).into())
+                }
                 NotMade::Write(..) => Err(error.into()),
             };
         }

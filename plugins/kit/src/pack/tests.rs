@@ -25,3 +25,28 @@ fn debug_information_goes_and_names_stay() {
     let module = [EMPTY, &section(b".debug_info"), &section(b"name"), &section(b".debug_line")].concat();
     assert_eq!(without_debug_information(&module), Some([EMPTY, &section(b"name")].concat()));
 }
+
+/// A program for WASI preview 1 that does nothing.
+const PROGRAM: &[u8] =
+    b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x05\x03\x01\0\x01\x07\x13\x02\x06memory\x02\0\x06_start\0\0\x0a\x04\x01\x02\0\x0b";
+
+#[test]
+fn a_program_of_preview_1_becomes_one_of_wasi_0_2() {
+    let packed = pack(PROGRAM, None, contract::WORLD).expect("it is a program");
+    let run = b"wasi:cli/run@0.2";
+    assert!(is_component(&packed) && packed.windows(run.len()).any(|part| part == run));
+    let by_go = [PROGRAM, b"\0\x0c\x0ago:buildidx"].concat();
+    let refused = pack(&by_go, None, contract::WORLD).expect_err("it breaks").to_string();
+    assert!(refused.contains("made by Go"), "{refused}");
+}
+
+#[test]
+fn a_component_has_one_manifest() {
+    let packed = pack(PROGRAM, None, contract::WORLD).expect("it is a program");
+    let count = |bytes: &[u8]| bytes.windows(MANIFEST_SECTION.len()).filter(|part| *part == MANIFEST_SECTION).count();
+    let first = with_manifest(&packed, "name = 'a'").expect("it is whole");
+    let second = with_manifest(&first, &"# long\n".repeat(100)).expect("it is whole");
+    assert_eq!((count(&packed), count(&first), count(&second)), (0, 1, 1));
+    assert!(first.starts_with(&packed) && second.ends_with(b"# long\n"));
+    assert!(with_manifest(&packed[..packed.len() - 1], "").is_err());
+}

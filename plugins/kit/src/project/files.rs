@@ -20,6 +20,15 @@ const RUST: &[File] = &[
     ("manifest.toml", include_str!("../../../words/manifest.toml")),
     ("README.md", include_str!("../../../words/README.md")),
 ];
+/// A project with a world of its own, in Rust.
+pub(crate) const RUST_PLAIN: &[File] = &[
+    ("Cargo.toml", include_str!("../rust/plain/Cargo.toml.txt")),
+    ("build.sh", include_str!("../rust/build.sh")),
+    (".gitignore", include_str!("../rust/gitignore")),
+    ("src/lib.rs", include_str!("../rust/plain/lib.rs")),
+    ("wit/world.wit", include_str!("../rust/plain/world.wit")),
+    ("README.md", include_str!("../rust/plain/README.md")),
+];
 const JAVASCRIPT: &[File] = example!("words-js":
     ".gitignore" ".npmrc" "README.md" "manifest.js" "package-lock.json" "package.json" "system.js" "utf8.js" "wit/world.wit" "words.js");
 const TYPESCRIPT: &[File] = example!("words-ts":

@@ -1,6 +1,6 @@
 //! The result of a function.
 
-/// What a function returned, as text: its result, or the error of its `result`.
+/// A function's return value as text: its result, or the error of its `result`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Ok(Vec<u8>),

@@ -14,7 +14,7 @@ use crate::compile::linked::{CallWay, LinkedFunction};
 use crate::sandbox::store_data::Sandbox;
 use crate::spec::typed::json_writer::NoText;
 
-/// How a call ended that did not trap.
+/// The end of a call that did not trap.
 pub(crate) enum TypedEnd {
     Answer(Answer),
     /// The payload is not of the function's types: they have changed since the job was enqueued, or another host had only a schema.

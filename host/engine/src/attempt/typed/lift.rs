@@ -47,7 +47,7 @@ pub(super) fn result(cx: &mut LiftContext<'_>, ty: Option<InterfaceType>, source
     }
 }
 
-/// Where a value is.
+/// The place of a value.
 #[derive(Clone, Copy)]
 enum At<'m> {
     Flat(ValRaw),
@@ -290,7 +290,7 @@ impl<'m> Lifting<'_, 'm> {
                 }
                 self.part("}")
             }
-            _ => Err(invalid("value: its type has no JSON")),
+            _ => Err(invalid("value: its type cannot be written as JSON")),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::spec::typed::types::{Field, MemberPlace, Type, TypeRef, TypeTable};
 
 type Lowered = wasmtime::Result<()>;
 
-/// Where a value goes.
+/// The place to which a value goes.
 #[derive(Clone, Copy)]
 enum Place {
     /// An address in the guest's memory, which was checked to be within it.

@@ -17,7 +17,7 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// Number of characters of base64 that are decoded at once.
 const BASE64_CHUNK: usize = 4096;
 
-/// What a valid payload has.
+/// The contents of a valid payload, counted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// The lengths of the lists, in the order of the text.
@@ -412,7 +412,7 @@ impl Check<'_> {
                     (Some(_), None) => return Err(BadValue::new(format!("`val` of `{}` is missing", case.name))),
                     (None, Some(mut val)) => {
                         if val.kind()? != Kind::Null {
-                            return Err(BadValue::new(format!("the case `{}` has no payload", case.name)));
+                            return Err(BadValue::new(format!("the case `{}` takes no payload", case.name)));
                         }
                     }
                     (None, None) => {}

@@ -148,7 +148,7 @@ impl<'a> JsonReader<'a> {
             at += 1 + usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
             let exponent = digits(at);
             if exponent == 0 {
-                return self.error("a number has no exponent after its `e`");
+                return self.error("a number ends with its `e`");
             }
             at += exponent;
         }
@@ -168,7 +168,7 @@ impl<'a> JsonReader<'a> {
             let ordinary = bytes[self.at..].iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f));
             let Some(ordinary) = ordinary else {
                 self.at = bytes.len();
-                return self.error("a string has no end");
+                return self.error("a string does not end");
             };
             self.at += ordinary;
             match bytes[self.at] {

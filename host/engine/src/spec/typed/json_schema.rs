@@ -7,12 +7,12 @@ use serde_json::{Map, Value, json};
 use crate::spec::typed::signature::Signature;
 use crate::spec::typed::types::{Field, Type, TypeRef, TypeTable};
 
-/// How strict the schema of a payload is.
+/// The strictness of the schema of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Strictness {
-    /// As users read it: members as WIT writes them.
+    /// The schema for users: members as WIT writes them.
     Exact,
-    /// For a check where the plugin is not: takes everything that the plugin's own check takes.
+    /// The schema for a check where the plugin is not: takes everything that the plugin's own check takes.
     Lenient,
 }
 

@@ -12,7 +12,7 @@ pub(crate) struct Signature {
     pub(crate) result: Option<TypeRef>,
 }
 
-/// What a function returns.
+/// The kinds of return values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Returns {
     /// Nothing, or a value that is the result.

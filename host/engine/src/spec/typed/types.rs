@@ -80,7 +80,7 @@ pub(crate) struct Case {
     pub(crate) ty: Option<TypeRef>,
 }
 
-/// How values of a type lie in a guest's memory, and how many core values they are as parameters.
+/// The layout of values of a type in a guest's memory, and the number of core values that they are as parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) size: u32,
@@ -100,7 +100,7 @@ pub(crate) const FLAT_MANY: u32 = 1000;
 /// Maximum nesting of a type.
 pub(crate) const DEPTH_MAX: u32 = 32;
 
-/// Where a member of a record or a tuple is: in memory, and among the core values.
+/// The place of a member of a record or a tuple: in memory, and among the core values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemberPlace {
     pub(crate) offset: u32,

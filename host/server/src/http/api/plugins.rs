@@ -113,7 +113,7 @@ pub(crate) struct TaskDocument {
     pub(crate) stall_ms: Option<u64>,
     /// Memory that an attempt may have, in bytes.
     pub(crate) memory_bytes: u64,
-    /// How its code is called.
+    /// The way in which its code is called.
     #[serde(default)]
     pub(crate) kind: TaskKind,
     /// JSON schema of its payloads.
@@ -139,16 +139,16 @@ pub(crate) struct TaskDocument {
     pub(crate) set_by: BTreeMap<String, String>,
 }
 
-/// How a task's code is called.
+/// The way in which a task's code is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum TaskKind {
-    /// By the contract of `wharf:plugin`.
+    /// The contract of `wharf:plugin`.
     #[default]
     Contract,
-    /// As a program: the payload is its standard input, and its standard output is the result.
+    /// A program: the payload is its standard input, and its standard output is the result.
     Program,
-    /// As an exported function: the payload is JSON of its parameters, and the result is JSON of its result.
+    /// An exported function: the payload is JSON of its parameters, and the result is JSON of its result.
     Function,
 }
 
