@@ -422,7 +422,7 @@ const _: () = {
     assert!(SCHEDULE_PAYLOAD_BYTES_MAX <= PAYLOAD_BYTES_MAX && SCHEDULE_PAYLOAD_BYTES_MAX <= CLAIM_BYTES_MAX);
     assert!(
         SCHEDULE_PAYLOAD_BYTES_MAX * PAGE_MAX as u64 <= BATCH_BYTES_MAX,
-        "a page of schedules is no larger than a request with jobs"
+        "a page of schedules is at most as large as a request with jobs"
     );
     assert!(SCHEDULE_GRACE.as_secs() <= SCHEDULE_WINDOW_DEFAULT.as_secs());
     assert!(
