@@ -179,6 +179,22 @@ fn every_operation_answers_as_it_is_described() {
             described.fits("delete", "/v1/operations/{id}", &client.delete(&at));
         }
     }
+    let daily = json!({ "task": "words/count", "cron": "30 2 * * *", "zone": "Europe/Berlin", "payload": { "text": "a" } });
+    let hourly = json!({ "task": "words/count", "every": "1h", "payload": { "text": "a" }, "overlap": "queue-one" });
+    for definition in [&daily, &hourly, &json!({}), &json!({ "task": "words/cuont", "every": "1h" })] {
+        described.fits("put", "/v1/schedules/{id}", &client.put("/v1/schedules/daily", definition));
+    }
+    described.fits("put", "/v1/schedules/{id}", &client.put("/v1/schedules/other", &daily));
+    for id in ["daily", "nobody"] {
+        let at = format!("/v1/schedules/{id}");
+        for verb in ["run", "pause", "resume"] {
+            let reply = client.post(&format!("{at}/{verb}"), &json!({}));
+            described.fits("post", &format!("/v1/schedules/{{id}}/{verb}"), &reply);
+        }
+        described.fits("get", "/v1/schedules/{id}", &client.get(&at));
+        described.fits("get", "/v1/schedules", &client.get("/v1/schedules?limit=1"));
+        described.fits("delete", "/v1/schedules/{id}", &client.delete(&at));
+    }
     assert_eq!(described.seen, described.operations(), "each was seen to succeed");
 }
 

@@ -137,7 +137,7 @@ fn definitions_that_are_not_valid_are_refused_and_change_nothing() {
         (json!({ "overlap": "never" }), "bad-request", "`queue-one`"),
         (json!({ "pause_after": 0 }), "bad-request", "failures in a row"),
         (json!({ "task": "villain/don" }), "job-invalid", "villain/do"),
-        (json!({ "payload": "x".repeat(300_000) }), "bad-request", "at most 262144 bytes"),
+        (json!({ "payload": "x".repeat(20_000) }), "bad-request", "at most 16384 bytes"),
     ] {
         let (found, detail) = refused(&more);
         assert!(found == code && detail.contains(text), "{more}: {found}: {detail}");

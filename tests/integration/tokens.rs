@@ -63,6 +63,8 @@ fn request(client: &Client, method: &str, path: &str) -> Reply {
         ("delete", "/v1/limits") => client.delete(of_limits),
         ("delete", "/v1/holds") => client.delete("/v1/holds?key=nobody"),
         ("delete", path) if path.starts_with("/v1/operations/") => client.delete(path),
+        ("delete", path) if path.starts_with("/v1/schedules/") => client.delete(path),
+        ("put", path) if path.starts_with("/v1/schedules/") => client.put(path, &json!({})),
         (method, path) => panic!("how to request {method} {path} is not known here"),
     }
 }

@@ -406,8 +406,8 @@ pub const PAGE_BYTES_MAX: u64 = 64 * KIB;
 pub const SCHEDULES_MAX: u32 = 100_000;
 /// Maximum size in bytes of a cron expression.
 pub const CRON_BYTES_MAX: usize = 256;
-/// Maximum size in bytes of the payload of a schedule, which each of its jobs gets.
-pub const SCHEDULE_PAYLOAD_BYTES_MAX: u64 = 256 * KIB;
+/// Maximum size in bytes of the payload of a schedule, which each of its jobs gets. A page of schedules has all of theirs.
+pub const SCHEDULE_PAYLOAD_BYTES_MAX: u64 = 16 * KIB;
 /// The next moment of a cron expression must come within this time, or the expression is refused: 29 February may be eight years
 /// away.
 pub const SCHEDULE_HORIZON: Duration = Duration::from_secs((8 * 366 + 1) * 24 * 3600);
@@ -440,6 +440,10 @@ pub const SCHEDULES_FIRED_MAX: u32 = 256;
 
 const _: () = {
     assert!(SCHEDULE_PAYLOAD_BYTES_MAX <= PAYLOAD_BYTES_MAX && SCHEDULE_PAYLOAD_BYTES_MAX <= CLAIM_BYTES_MAX);
+    assert!(
+        SCHEDULE_PAYLOAD_BYTES_MAX * PAGE_MAX as u64 <= BATCH_BYTES_MAX,
+        "a page of schedules is at most as large as a request with jobs"
+    );
     assert!(SCHEDULE_GRACE.as_secs() <= SCHEDULE_WINDOW_DEFAULT.as_secs());
     assert!(
         SCHEDULE_WINDOW_MAX.as_secs() / 60 < 2 * SCHEDULE_TICKS_COUNTED,

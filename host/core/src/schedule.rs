@@ -318,12 +318,17 @@ impl Schedule {
         self.moved_at = now;
     }
 
-    /// Gives the schedule another specification. Its past and its pause stay.
-    pub fn redefine(&mut self, spec: ScheduleSpec, now: Timestamp) {
+    /// Gives the schedule another specification. Its past and its pause stay. Returns true if its next moment has to be worked
+    /// out anew; where its times stay, a tick that is due and not fired yet stays due.
+    #[must_use]
+    pub fn redefine(&mut self, spec: ScheduleSpec, now: Timestamp) -> bool {
+        let times = |spec: &ScheduleSpec| (spec.timing.clone(), spec.spread);
+        let is_moved = times(&self.spec) != times(&spec) || self.retired_at.is_some() || self.next_at.is_none();
         self.spec = spec;
         self.changed_at = now;
         self.retired_at = None;
         self.failures = 0;
+        is_moved
     }
 
     /// Returns true if the next moment was worked out while the clock was ahead of `now`.

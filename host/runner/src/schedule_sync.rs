@@ -12,7 +12,6 @@ use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::ids::{NodeId, ScheduleId};
 use wharf_core::schedule::{FileSchedules, Schedule, ScheduleSource, SyncAct, sync};
-use wharf_core::time::Timestamp;
 use wharf_store::{ScheduleWrite, ScheduleWritten, StoreError};
 
 use crate::notice::{Listener, Notice};
@@ -166,13 +165,13 @@ impl ScheduleSync {
         let expected = found.map(|found| found.version);
         let mut schedule = found.cloned().unwrap_or_else(|| Schedule::new(id.clone(), spec.clone(), now));
         let is_revived = schedule.retired_at.is_some();
-        if expected.is_none() || schedule.spec != *spec || is_revived {
-            schedule.redefine(spec.clone(), now);
+        let is_other = expected.is_none() || schedule.spec != *spec || is_revived;
+        if is_other && schedule.redefine(spec.clone(), now) {
             reschedule(&mut schedule, now);
         }
         (schedule.source, schedule.revision) = (ScheduleSource::File, file.revision);
         schedule.author = self.author().name().map(str::to_owned);
-        self.write(expected, schedule, ActKind::ScheduleSet, now).await
+        self.write(expected, schedule, ActKind::ScheduleSet).await
     }
 
     async fn retire(&self, stored: &[Schedule], id: ScheduleId) -> Result<(), StoreError> {
@@ -180,8 +179,8 @@ impl ScheduleSync {
             return Ok(());
         };
         let mut schedule = found.clone();
-        (schedule.retired_at, schedule.next_at) = (Some(now), None);
-        self.write(Some(found.version), schedule, ActKind::ScheduleRetired, now).await
+        (schedule.retired_at, schedule.next_at, schedule.moved_at) = (Some(now), None, now);
+        self.write(Some(found.version), schedule, ActKind::ScheduleRetired).await
     }
 
     /// Writes a schedule; if another host has changed it meanwhile, the next comparison finds what is left to do.
@@ -190,9 +189,8 @@ impl ScheduleSync {
         expected: Option<u64>,
         mut schedule: Schedule,
         kind: ActKind,
-        now: Timestamp,
     ) -> Result<(), StoreError> {
-        (schedule.version, schedule.moved_at) = (expected.unwrap_or(0) + 1, now);
+        schedule.version = expected.unwrap_or(0) + 1;
         let act = NewAct::of_schedule(self.author(), kind, &schedule, "of wharf.toml");
         let id = schedule.id.clone();
         let write = ScheduleWrite { id: id.clone(), expected, schedule: Some(schedule), act: Some(act) };

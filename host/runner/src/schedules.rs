@@ -132,10 +132,12 @@ impl Schedules<'_> {
                 Some(found) => found.clone(),
             };
             let expected = found.as_ref().map(|found| found.version);
-            schedule.redefine(spec.clone(), now);
+            let is_moved = schedule.redefine(spec.clone(), now);
             (schedule.source, schedule.revision) = (ScheduleSource::Api, Timestamp::ZERO);
             (schedule.author, schedule.version) = (by.name().map(str::to_owned), expected.unwrap_or(0) + 1);
-            reschedule(&mut schedule, now);
+            if is_moved {
+                reschedule(&mut schedule, now);
+            }
             let act = NewAct::of_schedule(by.clone(), ActKind::ScheduleSet, &schedule, "");
             if self.write(expected, Some(schedule.clone()), &id, act).await? {
                 return Ok((schedule, expected.is_none()));

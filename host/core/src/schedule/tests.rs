@@ -258,6 +258,17 @@ fn a_pause_ends_by_itself_or_stays() {
 }
 
 #[test]
+fn another_payload_leaves_a_tick_due_and_other_times_do_not() {
+    let mut schedule = schedule(every(MINUTE));
+    let payload = ScheduleSpec { payload: b"[]".as_slice().into(), ..every(MINUTE) };
+    assert!(!schedule.redefine(payload, NOON));
+    assert_eq!(schedule.next_at, Some(NOON));
+    assert!(schedule.redefine(every(2 * MINUTE), NOON));
+    schedule.retired_at = Some(NOON);
+    assert!(schedule.redefine(every(2 * MINUTE), NOON), "one that comes back");
+}
+
+#[test]
 fn a_schedule_remembers_its_last_ticks_and_counts_those_that_are_alike() {
     let mut schedule = schedule(every(MINUTE));
     let record = |tick, outcome| TickRecord { tick, count: 1, outcome, job: None, reason: "x".repeat(1000) };
