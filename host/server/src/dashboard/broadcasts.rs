@@ -145,10 +145,10 @@ fn answered(answer: &ReplyAnswer) -> Markup {
                 | wharf_core::outcome::Failure::RetryAfter(text, _)
                 | wharf_core::outcome::Failure::Discard(text) => text,
             };
-            html! { pre tabindex="0" aria-label="Report" { (lines(text)) } }
+            html! { pre tabindex="0" role="region" aria-label="Report" { (lines(text)) } }
         }
         ReplyAnswer::Trapped(report) | ReplyAnswer::TimedOut(report) | ReplyAnswer::Skipped(report) => {
-            html! { pre tabindex="0" aria-label="Report" { (lines(report)) } }
+            html! { pre tabindex="0" role="region" aria-label="Report" { (lines(report)) } }
         }
     }
 }
@@ -159,11 +159,11 @@ fn bytes_shown(bytes: &[u8]) -> Markup {
             let cut = text.floor_char_boundary(REPLY_BYTES_MAX);
             let is_json = cut == text.len() && content::Shown::of(bytes) == content::Shown::Json;
             html! {
-                pre tabindex="0" aria-label="Reply" { @if is_json { (content::json(&crate::output::spread(text))) } @else { (lines(&text[..cut])) } }
+                pre tabindex="0" role="region" aria-label="Reply" { @if is_json { (content::json(&crate::output::spread(text))) } @else { (lines(&text[..cut])) } }
                 @if cut < text.len() { p class="note" { "The first " (size(cut as u64)) " of " (size(bytes.len() as u64)) "." } }
             }
         }
-        Err(_) => html! { p class="note" { (size(bytes.len() as u64)) " that are no text." } },
+        Err(_) => html! { p class="note" { (size(bytes.len() as u64)) " of bytes, not text." } },
     }
 }
 

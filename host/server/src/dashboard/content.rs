@@ -10,7 +10,7 @@ use super::text::{lines, size};
 /// The bytes of a text that are shown. The rest is in the download.
 const SHOWN_BYTES_MAX: usize = 64 * 1024;
 
-/// What bytes are, as a page shows them.
+/// The kind of some bytes, as a page shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shown {
     Json,
@@ -59,7 +59,7 @@ pub(super) fn section(title: &str, bytes: &[u8], page: &str) -> Markup {
                 },
                 Shown::Json | Shown::Text => (text(title, bytes)),
                 Shown::Bytes if bytes.is_empty() => p class="note" { "Empty." },
-                Shown::Bytes => p class="note" { "Bytes that are no text." },
+                Shown::Bytes => p class="note" { "Bytes, not text." },
             }
         }
     }
@@ -70,7 +70,7 @@ fn text(title: &str, bytes: &[u8]) -> Markup {
     let cut = text.floor_char_boundary(SHOWN_BYTES_MAX);
     let is_json = cut == text.len() && Shown::of(bytes) == Shown::Json;
     html! {
-        pre tabindex="0" aria-label=(title) {
+        pre tabindex="0" role="region" aria-label=(title) {
             @if is_json { (json(&spread(&text))) } @else { (lines(&text[..cut])) }
         }
         @if cut < text.len() { p class="note" { "The first " (size(cut as u64)) ". The download has all." } }
@@ -146,6 +146,6 @@ mod tests {
     fn a_long_text_is_cut() {
         let long = "x".repeat(SHOWN_BYTES_MAX + 10);
         let page = section("Result", long.as_bytes(), "x").into_string();
-        assert!(page.len() < SHOWN_BYTES_MAX + 1000 && page.contains("The first 64 KiB"), "{}", page.len());
+        assert!(page.len() < SHOWN_BYTES_MAX + 2000 && page.contains("The first 64 KiB"), "{}", page.len());
     }
 }

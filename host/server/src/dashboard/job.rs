@@ -187,7 +187,7 @@ pub(super) fn middle(visitor: &Visitor, seen: &Seen) -> Markup {
         @if let (Some(report), true) = (&job.report, job.state != JobState::Succeeded) {
             section {
                 header { h2 { "Report of the last attempt" } span class="dim" { (report.outcome.to_string()) } }
-                pre tabindex="0" aria-label="Report" { (lines(&report.text)) }
+                pre tabindex="0" role="region" aria-label="Report" { (lines(&report.text)) }
             }
         }
     }
@@ -240,7 +240,7 @@ pub(super) async fn payload(State(host): State<Host>, visitor: Visitor, Path(id)
 pub(super) async fn result(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>, uri: Uri) -> Answer {
     let id = job_lookup::job_id(&id)?;
     let view = job_lookup::job(&host, &visitor.access()?, id).await?;
-    let none = || Problem::new(Kind::JOB_NOT_FINISHED, format!("job {id} has no result"));
+    let none = || Problem::new(Kind::JOB_NOT_FINISHED, format!("job {id} did not return a result"));
     bytes(&host, view.seen.job.result.ok_or_else(none)?, &uri).await
 }
 

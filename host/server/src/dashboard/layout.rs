@@ -26,7 +26,7 @@ pub(super) enum Section {
     Outside,
 }
 
-/// What a page is besides its content.
+/// A page without its content.
 pub(super) struct Frame<'f> {
     pub(super) title: &'f str,
     pub(super) section: Section,

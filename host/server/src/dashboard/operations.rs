@@ -124,7 +124,7 @@ pub(super) fn content(visitor: &Visitor, operation: &CoreOperation) -> Markup {
         }
         section {
             header { h2 { "Filter" } a class="dim" href=(visitor.link(&format!("jobs?where={}", encode(&operation.filter)))) { "jobs that match now" } }
-            pre tabindex="0" aria-label="Filter" { (line(&operation.filter)) }
+            pre tabindex="0" role="region" aria-label="Filter" { (line(&operation.filter)) }
         }
         @if !operation.tried.is_empty() {
             section {

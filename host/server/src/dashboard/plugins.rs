@@ -171,7 +171,7 @@ fn task_section(visitor: &Visitor, task: &TaskDocument) -> Markup {
                     dt { "Peak memory, last hour" } dd { (size(hour.memory_peak_bytes)) }
                 }
             }
-            @if let Some(schema) = &task.payload_schema { details { summary { "Schema of its payload" } pre tabindex="0" aria-label="Schema" { (super::content::json(&crate::output::spread(schema.get()))) } } }
+            @if let Some(schema) = &task.payload_schema { details { summary { "Schema of its payload" } pre tabindex="0" role="region" aria-label="Schema" { (super::content::json(&crate::output::spread(schema.get()))) } } }
         }
     }
 }

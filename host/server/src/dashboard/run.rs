@@ -25,7 +25,7 @@ use super::visitor::Visitor;
 /// The number of tasks that the page offers.
 const TASKS: usize = 500;
 
-/// What the fields begin with.
+/// The values that the fields begin with.
 #[derive(Default)]
 struct Like {
     key: String,
@@ -68,7 +68,7 @@ fn like_job(key: Option<String>, payload: &[u8]) -> Like {
         Ok(_) => Like { key, note: Some("The payload of that job is too large for a form."), ..Like::default() },
         Err(_) => Like {
             key,
-            note: Some("The payload of that job is no text, and has no place in a form."),
+            note: Some("The payload of that job is not text, so a form cannot hold it."),
             ..Like::default()
         },
     }
@@ -93,7 +93,7 @@ fn content(
         }
         @if tasks.is_empty() { p class="empty" { "No task that you may run is loaded." } }
         @if let Some(task) = chosen {
-            @if !tasks.iter().any(|known| known.name == *task) { div class="say retrying" { p { "This host has no task " (line(task.as_str())) " that you may run; another host may have it." } } }
+            @if !tasks.iter().any(|known| known.name == *task) { div class="say retrying" { p { "Task " (line(task.as_str())) " is not loaded on this host, or you may not run it; another host may have it." } } }
             @if let Some(note) = like.note { div class="say retrying" { p { (note) } } }
             form class="fields" method="post" action=(visitor.link("run")) {
                 (marks(visitor))

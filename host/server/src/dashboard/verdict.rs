@@ -16,19 +16,19 @@ pub(super) enum Tone {
     Unknown,
 }
 
-/// How it goes.
+/// The verdict on the whole cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) tone: Tone,
     /// The sentence.
     pub(super) what: String,
-    /// What else is to be known.
+    /// A second sentence, with less weight.
     pub(super) rest: String,
     /// The one thing to do: its name and its page, below the root of the dashboard.
     pub(super) todo: Option<(&'static str, String)>,
 }
 
-/// What a verdict is made of.
+/// The facts that a verdict is made of.
 pub(super) struct Signs<'s> {
     pub(super) summary: &'s Summary,
     /// The plugins whose only version was refused.
