@@ -81,7 +81,7 @@ fn every_page_is_whole_and_open_to_all() {
         ("failures?state=open".into(), "words/count"),
         (format!("failures/{group}"), "Last jobs"),
         ("limits".into(), "stripe 429"),
-        ("plugins".into(), "loaded"),
+        ("plugins".into(), "words"),
         ("plugins/words".into(), "Schema of its payload"),
         ("broadcasts".into(), "document.saved"),
         (format!("broadcasts/{batch}"), "document.saved"),

@@ -56,7 +56,12 @@ fn topics(visitor: &Visitor, catalog: &Catalog) -> Markup {
                         @for (topic, plugins) in &topics {
                             tr {
                                 td class="mono" { (line(topic)) }
-                                td class="grow" { @for plugin in plugins { a href=(visitor.link(&format!("plugins/{}", encode(plugin)))) { (line(plugin)) } "  " } }
+                                td class="grow" {
+                                    @for plugin in plugins {
+                                        a href=(visitor.link(&format!("plugins/{}", encode(plugin)))) { (line(plugin)) }
+                                        "  "
+                                    }
+                                }
                             }
                         }
                     }
@@ -74,11 +79,26 @@ fn form(visitor: &Visitor, topic: &str, payload: &str) -> Markup {
             form class="fields" method="post" action=(visitor.link("broadcasts")) {
                 (marks(visitor))
                 div class="row" {
-                    label class="field grow" { span { "Topic" } input type="text" name="topic" required value=(topic) spellcheck="false" autocomplete="off"; }
-                    label class="field" { span { "Within" } input type="text" name="timeout" placeholder=(format!("{} s", bounds::BROADCAST_TIMEOUT_DEFAULT.as_secs())); }
-                    label class="field" { span { "How" } select name="how" { option value="live" { "live: one reply each, now" } option value="durable" { "durable: one job each" } } }
+                    label class="field grow" {
+                        span { "Topic" }
+                        input type="text" name="topic" required value=(topic) spellcheck="false" autocomplete="off";
+                    }
+                    label class="field" {
+                        span { "Within" }
+                        input type="text" name="timeout" placeholder=(format!("{} s", bounds::BROADCAST_TIMEOUT_DEFAULT.as_secs()));
+                    }
+                    label class="field" {
+                        span { "How" }
+                        select name="how" {
+                            option value="live" { "live: one reply each, now" }
+                            option value="durable" { "durable: one job each" }
+                        }
+                    }
                 }
-                label class="field" { span { "Payload" } textarea name="payload" rows="6" spellcheck="false" { (lines(payload)) } }
+                label class="field" {
+                    span { "Payload" }
+                    textarea name="payload" rows="6" spellcheck="false" { (lines(payload)) }
+                }
                 div { button class="primary" { "Send" } }
             }
         }
@@ -113,10 +133,17 @@ pub(super) async fn send(State(host): State<Host>, visitor: Visitor, given: Form
     };
     let elapsed = brief(started.elapsed().as_secs_f64() * 1000.0);
     let main = html! {
-        div class="head" { h1 { (line(topic.as_str())) } span class="dim" { (counted(replies.len() as u64, "reply", "replies")) " in " (elapsed) } }
+        div class="head" {
+            h1 { (line(topic.as_str())) }
+            span class="dim" { (counted(replies.len() as u64, "reply", "replies")) " in " (elapsed) }
+        }
         @for reply in &replies {
             section {
-                header { (badge(&reply.answer)) h2 { (line(reply.plugin.as_str())) } span class="dim" { (brief(reply.elapsed.as_secs_f64() * 1000.0)) } }
+                header {
+                    (badge(&reply.answer))
+                    h2 { (line(reply.plugin.as_str())) }
+                    span class="dim" { (brief(reply.elapsed.as_secs_f64() * 1000.0)) }
+                }
                 (answered(&reply.answer))
             }
         }
@@ -159,8 +186,12 @@ fn bytes_shown(bytes: &[u8]) -> Markup {
             let cut = text.floor_char_boundary(REPLY_BYTES_MAX);
             let is_json = cut == text.len() && content::Shown::of(bytes) == content::Shown::Json;
             html! {
-                pre tabindex="0" role="region" aria-label="Reply" { @if is_json { (content::json(&crate::output::spread(text))) } @else { (lines(&text[..cut])) } }
-                @if cut < text.len() { p class="note" { "The first " (size(cut as u64)) " of " (size(bytes.len() as u64)) "." } }
+                pre tabindex="0" role="region" aria-label="Reply" {
+                    @if is_json { (content::json(&crate::output::spread(text))) } @else { (lines(&text[..cut])) }
+                }
+                @if cut < text.len() {
+                    p class="note" { "The first " (size(cut as u64)) " of " (size(bytes.len() as u64)) "." }
+                }
             }
         }
         Err(_) => html! { p class="note" { (size(bytes.len() as u64)) " of bytes, not text." } },
@@ -193,12 +224,20 @@ pub(super) async fn batch(State(host): State<Host>, visitor: Visitor, Path(id): 
 pub(super) fn batch_content(visitor: &Visitor, batch: &Batch) -> Markup {
     let ended = batch.jobs.iter().filter(|entry| entry.job.status.state.name().is_final()).count();
     html! {
-        div class="head" { h1 { (line(&batch.topic.to_string())) } span class="mono dim" { (batch.id.to_string()) } span class="dim" { (ended) " of " (batch.jobs.len()) " ended" } }
+        div class="head" {
+            h1 { (line(&batch.topic.to_string())) }
+            span class="mono dim" { (batch.id.to_string()) }
+            span class="dim" { (ended) " of " (batch.jobs.len()) " ended" }
+        }
         @for entry in &batch.jobs {
             @let job = Job::in_list(&entry.job);
             @let (class, word) = look(&job);
             section {
-                header { (state(class, word)) h2 { (line(entry.plugin.as_str())) } a class="dim mono" href=(visitor.link(&format!("jobs/{}", job.id))) { (job.id) } }
+                header {
+                    (state(class, word))
+                    h2 { (line(entry.plugin.as_str())) }
+                    a class="dim mono" href=(visitor.link(&format!("jobs/{}", job.id))) { (job.id) }
+                }
                 @match (&entry.job.result, &job.report) {
                     (Some(result), _) => (bytes_shown(result)),
                     (None, Some(report)) => p class="note" { (first_line(&report.text, 400)) },

@@ -49,7 +49,10 @@ pub(super) fn section(title: &str, bytes: &[u8], page: &str) -> Markup {
         section {
             header {
                 h2 { (title) }
-                span class="dim" { (size(bytes.len() as u64)) @if !bytes.is_empty() { " · " a href=(page) download { "download" } } }
+                span class="dim" {
+                    (size(bytes.len() as u64))
+                    @if !bytes.is_empty() { " · " a href=(page) download { "download" } }
+                }
             }
             @match shown {
                 Shown::Picture => img class="picture" src=(page) alt={ (title) ", a picture" };,

@@ -52,7 +52,9 @@ pub(super) fn section(found: &[NumberedEntry], entries: u64) -> Markup {
     html! {
         section {
             header { h2 { "Log" } span class="dim" { (entries) @if entries == 1 { " entry" } @else { " entries" } } }
-            @if left_out > 0 { p class="note" { "The first " (left_out) " are not shown; " code { "wharf job follow" } " prints all." } }
+            @if left_out > 0 {
+                p class="note" { "The first " (left_out) " are not shown; " code { "wharf job follow" } " prints all." }
+            }
             pre id="log" tabindex="0" role="region" aria-label="Log" { @for entry in found { (line(entry)) } }
         }
     }

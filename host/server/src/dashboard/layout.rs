@@ -243,7 +243,11 @@ fn help() -> Markup {
         dialog id="help" aria-labelledby="help-title" {
             form method="dialog" {
                 header { h2 id="help-title" { "Keys" } button { "Close" } }
-                dl { @for (key, does) in keys { div { dt { @for key in key.split(' ') { kbd { (key) } " " } } dd { (does) } } } }
+                dl {
+                    @for (key, does) in keys {
+                        div { dt { @for key in key.split(' ') { kbd { (key) } " " } } dd { (does) } }
+                    }
+                }
             }
         }
     }

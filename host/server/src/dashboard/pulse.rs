@@ -146,10 +146,12 @@ fn verdict(host: &Host, known: &Known) -> Verdict {
     let refused = catalog.refused().values().filter_map(|refused| refused.plugin.as_ref());
     let refused: Vec<String> = refused.filter(|id| catalog.plugin(id).is_none()).map(ToString::to_string).collect();
     let all = HoldScope::All.to_string();
+    let held: Vec<String> = known.holds.iter().map(|hold| hold.what().replace('`', "")).collect();
     Verdict::of(&Signs {
         summary: &known.summary,
         refused: &refused,
         all_held: known.holds.iter().any(|hold| hold.kind.to_string() == all),
+        held: &held,
         draining: health.draining,
     })
 }
