@@ -85,7 +85,7 @@ fn every_page_is_whole_and_open_to_all() {
         ("plugins/words".into(), "Schema of its payload"),
         ("broadcasts".into(), "document.saved"),
         (format!("broadcasts/{batch}"), "document.saved"),
-        ("nodes".into(), "this one"),
+        ("nodes".into(), "Running"),
         ("operations".into(), "Retry"),
         (format!("operations/{operation}"), "Filter"),
         ("audit".into(), "hold-set"),
@@ -286,7 +286,7 @@ fn below_a_prefix_a_token_is_asked_for_once() {
     browser.complaints();
     browser.fill("#token", TOKEN);
     browser.click("button.primary");
-    browser.until("Failed.");
+    browser.until("Failed:");
     assert_eq!(browser.address(), format!("{root}/jobs/{}", failed[0]), "it leads to the page that was asked for");
     browser.until("live");
     browser.click(".acts button.primary");

@@ -149,6 +149,6 @@ mod tests {
     fn a_long_text_is_cut() {
         let long = "x".repeat(SHOWN_BYTES_MAX + 10);
         let page = section("Result", long.as_bytes(), "x").into_string();
-        assert!(page.len() < SHOWN_BYTES_MAX + 2000 && page.contains("The first 64 KiB"), "{}", page.len());
+        assert!(page.len() < SHOWN_BYTES_MAX + 2000 && page.contains("The first 64.0 KiB"), "{}", page.len());
     }
 }

@@ -158,7 +158,7 @@ pub(super) fn top(visitor: &Visitor, seen: &Seen) -> Markup {
         @if let (JobState::Failed, Some(report)) = (job.state, &job.report) {
             div class="say failed" {
                 p {
-                    strong { @if job.attempt == 1 { "Failed. " } @else { "Failed after " (job.attempt) " attempts. " } }
+                    strong { @if job.attempt == 1 { "Failed: " } @else { "Failed after " (job.attempt) " attempts: " } }
                     (first_line(&report.text, 400))
                 }
                 @if let Some(fingerprint) = failed_page {
@@ -181,9 +181,12 @@ pub(super) fn top(visitor: &Visitor, seen: &Seen) -> Markup {
 fn waits(visitor: &Visitor, job: &Job, wait: &Wait) -> Markup {
     let name = wait.reason.to_string();
     let is_held = name == "held";
+    // The holders follow as links.
+    let said = if wait.holders.is_empty() { Some(wait.message.as_str()) } else { wait.message.split(": ").next() };
+    let said = said.unwrap_or_default();
     html! {
         div class={ "say " (if is_held { "held" } else { "waiting" }) } {
-            p { strong { "Why it waits. " } (line(&wait.message)) "." }
+            p { strong { "Why it waits: " } (line(said)) "." }
             @if let Some(until) = wait.until.filter(|_| is_held) {
                 p { "Until " (full(until)) " UTC, " (ago(until, visitor.now)) "." }
             }

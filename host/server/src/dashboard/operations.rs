@@ -125,7 +125,7 @@ pub(super) fn content(visitor: &Visitor, operation: &CoreOperation) -> Markup {
             div { dt { "Skipped" } dd { (count(operation.skipped)) } }
         }
         @if let Some(reason) = &operation.reason {
-            div class="say failed" { p { strong { "Halted. " } (line(reason)) } }
+            div class="say failed" { p { strong { "Halted: " } (line(reason)) } }
         }
         dl class="facts" {
             div { dt { "Begun" } dd { (ago(operation.created_at, visitor.now)) } }
