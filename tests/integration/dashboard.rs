@@ -428,3 +428,40 @@ fn a_slow_store_is_a_page_that_says_so() {
     });
     eventually("the page is there again", || (client.get(&format!("/jobs/{id}")).status == 200).then_some(()));
 }
+
+#[test]
+fn a_page_of_another_site_changes_nothing() {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
+    let host = Setup::default().plugin("words").start();
+    let client = host.client();
+    let id = failed(client, 1).remove(0);
+    let page = client.get(&format!("/jobs/{id}"));
+    let text = String::from_utf8_lossy(&page.body).into_owned();
+    let mark = text.split("name=\"mark\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a mark");
+    let send = |mark: &str, site: &str| {
+        let address = format!("{}/jobs/{id}/retry", client.address());
+        let sent = agent.post(&address).header("sec-fetch-site", site).send_form([("mark", mark)]);
+        sent.expect("an answer").status().as_u16()
+    };
+    let attempt = || client.get(&format!("/v1/jobs/{id}")).ok()["attempt"].clone();
+    assert_eq!(
+        [send(mark, "cross-site"), send(mark, "same-site"), send("", "same-origin"), send("x", "none")],
+        [403; 4]
+    );
+    assert_eq!(attempt(), 1, "nothing was changed");
+    assert_eq!(send(mark, "same-origin"), 303);
+    eventually("the job was tried again", || (attempt() == 2).then_some(()));
+
+    // A link on another site comes without a strict cookie: the page loads itself once, and then comes with it.
+    let host = Setup::default().plugin("words").token(TOKEN).start();
+    let open = |site: &str| {
+        let address = format!("{}/jobs", host.client().address());
+        let mut answer = agent.get(&address).header("sec-fetch-site", site).call().expect("an answer");
+        let location = answer.headers().get("location").map(|to| to.to_str().expect("text").to_owned());
+        (answer.status().as_u16(), location, answer.body_mut().read_to_string().expect("text"))
+    };
+    let (status, _, text) = open("cross-site");
+    assert!(status == 200 && text.contains("http-equiv=\"refresh\"") && !text.contains("words"), "{text}");
+    let (status, location, _) = open("same-origin");
+    assert_eq!((status, location.as_deref()), (303, Some("./login?to=jobs")));
+}
