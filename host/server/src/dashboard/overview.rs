@@ -46,7 +46,7 @@ pub(super) fn content(visitor: &Visitor, host: &Host, pulse: &Arc<Pulse>) -> Mar
         div class="head" { h1 { "Overview" } span class="dim" { "all hosts" } }
         (numbers(&known.summary))
         div class="charts" {
-            (chart("ended", "Attempts that ended, a minute", &samples, &[
+            (chart("ended", "Ended a minute", &samples, &[
                 Line { class: "succeeded", name: "returned", of: |sample| Some(sample.ended?.saturating_sub(sample.failed?)) },
                 Line { class: "failed", name: "failed", of: |sample| sample.failed },
             ]))
@@ -73,8 +73,8 @@ fn numbers(summary: &Summary) -> Markup {
         ("Waiting", count(sum(|task| task.waiting))),
         ("Longest due", summary.oldest_due_ms.map_or_else(|| "–".to_owned(), brief)),
         ("Ended a second", unless_unknown(format!("{:.1}", ended as f64 / 60.0))),
-        ("Failed, last hour", unless_unknown(count(failed))),
-        ("Guest time, last hour", unless_unknown(brief(cpu))),
+        ("Failed in 1 h", unless_unknown(count(failed))),
+        ("Guest time in 1 h", unless_unknown(brief(cpu))),
     ];
     html! { dl class="numbers six" { @for (name, value) in numbers { div { dt { (name) } dd { (value) } } } } }
 }

@@ -104,10 +104,10 @@ impl Verdict {
         }
         let moved: u64 = tasks.iter().filter_map(|task| task.minute.as_ref()).map(|minute| minute.ended).sum();
         let oldest = oldest_due_ms.unwrap_or_default();
-        let waits = format!("The oldest job that could run waits {}.", brief(oldest));
+        let waits = format!("The oldest job has been due for {}.", brief(oldest));
         if oldest > STUCK_MS && moved == 0 && running == 0 {
             let wait = counted(waiting, "job waits", "jobs wait");
-            if let Some(verdict) = held(signs, format!("{wait}, and none runs: ")) {
+            if let Some(verdict) = held(signs, format!("{wait} and none runs")) {
                 return verdict.rest(waits);
             }
             let what = format!("Nothing moves: {wait}, and none runs.");
@@ -121,7 +121,7 @@ impl Verdict {
             ));
         }
         if oldest > LATE_MS {
-            if let Some(verdict) = held(signs, format!("{} wait, perhaps since ", count(waiting))) {
+            if let Some(verdict) = held(signs, counted(waiting, "job waits", "jobs wait")) {
                 return verdict.rest(waits);
             }
             return Verdict::new(Tone::Warning, waits)
@@ -162,7 +162,7 @@ fn held(signs: &Signs<'_>, what: String) -> Option<Verdict> {
     } else {
         format!(", and {} more", counted(rest.len() as u64, "hold", "holds"))
     };
-    let verdict = Verdict::new(Tone::Warning, format!("{what}{first} is held{others}."));
+    let verdict = Verdict::new(Tone::Warning, format!("{what}; {first} is held{others}."));
     Some(verdict.todo("Look at the holds", "limits#holds"))
 }
 
@@ -230,10 +230,10 @@ mod tests {
         let held = verdict(vec![task("a/b", 2, 0, 0, 0)], 70_000.0, |_, signs| {
             signs.held = Box::leak(vec!["key:acme".to_owned(), "key:x".to_owned()].into());
         });
-        let what = "2 jobs wait, and none runs: key:acme is held, and 1 hold more.";
+        let what = "2 jobs wait and none runs; key:acme is held, and 1 hold more.";
         assert_eq!((held.tone, held.what.as_str()), (Tone::Warning, what));
         let late = verdict(vec![task("a/b", 2, 1, 9, 0)], 700_000.0, |_, _| {});
-        assert_eq!((late.tone, late.what.as_str()), (Tone::Warning, "The oldest job that could run waits 11 m 40 s."));
+        assert_eq!((late.tone, late.what.as_str()), (Tone::Warning, "The oldest job has been due for 11 m 40 s."));
         let good = verdict(vec![task("a/b", 2, 1, 9, 1)], 100.0, |_, _| {});
         assert_eq!((good.tone, good.rest.as_str()), (Tone::Good, "1 attempt failed in the last hour."));
         assert_eq!(verdict(Vec::new(), 0.0, |_, _| {}).tone, Tone::Idle);
