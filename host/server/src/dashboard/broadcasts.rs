@@ -1,11 +1,13 @@
 //! Broadcasts: topics and who subscribes, sending one, and the replies.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use axum::extract::State;
+use futures_util::{StreamExt as _, stream};
 use maud::{Markup, html};
 use wharf_core::bounds;
-use wharf_core::rollcall::{Answer as ReplyAnswer, Mode};
+use wharf_core::rollcall::{Answer as ReplyAnswer, Mode, Reply};
 use wharf_core::topic::Topic;
 use wharf_runner::{Batch, Broadcast, Catalog, Host};
 
@@ -18,9 +20,10 @@ use crate::http::{broadcasts, encode, memory};
 
 use super::answer::{Answer, lead_to};
 use super::content;
+use super::entry::Dashboard;
 use super::form::Form;
 use super::job_row::look;
-use super::layout::{Frame, Section, marks, page, state};
+use super::layout::{Frame, Section, marks, page, page_in_parts, place, state};
 use super::text::{brief, counted, first_line, line, lines, size};
 use super::visitor::Visitor;
 
@@ -105,8 +108,9 @@ fn form(visitor: &Visitor, topic: &str, payload: &str) -> Markup {
     }
 }
 
-/// Sends a broadcast, and shows its replies or leads to its jobs.
-pub(super) async fn send(State(host): State<Host>, visitor: Visitor, given: Form) -> Answer {
+/// Sends a broadcast, and shows its replies as they come or leads to its jobs.
+pub(super) async fn send(State(dashboard): State<Dashboard>, visitor: Visitor, given: Form) -> Answer {
+    let host = &dashboard.app.host;
     let access = visitor.access()?;
     let topic: Topic = given.parsed("topic")?;
     if !access.broadcasts(&topic) {
@@ -122,35 +126,50 @@ pub(super) async fn send(State(host): State<Host>, visitor: Visitor, given: Form
     let timeout = given.get("timeout").map(config::duration).transpose();
     let timeout = timeout.map_err(|error| Problem::bad_request(format!("`timeout`: {error}")))?;
     let timeout = timeout.unwrap_or(bounds::BROADCAST_TIMEOUT_DEFAULT);
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let call = Broadcast { topic: topic.to_string(), payload: payload.into(), timeout, mode: Mode::All };
     let replies = host.broadcast(call).map_err(broadcasts::problem)?;
-    let replies = tokio::select! {
-        replies = replies.all() => replies,
-        () = access.revoked.cancelled() => {
-            return Err(Problem::new(Kind::UNAUTHORIZED, "the token was revoked while the broadcast ran; its calls were stopped").into());
-        }
-    };
-    let elapsed = brief(started.elapsed().as_secs_f64() * 1000.0);
     let main = html! {
         div class="head" {
             h1 { (line(topic.as_str())) }
-            span class="dim" { (counted(replies.len() as u64, "reply", "replies")) " in " (elapsed) }
+            span class="dim" { "asks " (counted(replies.asked.len() as u64, "plugin", "plugins")) }
         }
-        @for reply in &replies {
-            section {
-                header {
-                    (badge(&reply.answer))
-                    h2 { (line(reply.plugin.as_str())) }
-                    span class="dim" { (brief(reply.elapsed.as_secs_f64() * 1000.0)) }
-                }
-                (answered(&reply.answer))
-            }
-        }
-        @if replies.is_empty() { p class="empty" { "No plugin subscribes to this topic." } }
+        (place())
         (form(&visitor, topic.as_str(), &text))
     };
-    Ok(page(&visitor, &Frame::still("Replies", Section::Broadcasts), &main))
+    let end = Box::pin(access.end(dashboard.app.stopping.clone()));
+    let parts = stream::unfold(Some((replies, 0)), move |state| async move {
+        let (mut replies, count) = state?;
+        Some(match replies.next().await {
+            Some(reply) => (reply_section(&reply), Some((replies, count + 1))),
+            None => (ended(count, started), None),
+        })
+    });
+    Ok(page_in_parts(&visitor, &Frame::still("Replies", Section::Broadcasts), &main, parts.take_until(end)))
+}
+
+fn reply_section(reply: &Reply) -> Markup {
+    html! {
+        section {
+            header {
+                (badge(&reply.answer))
+                h2 { (line(reply.plugin.as_str())) }
+                span class="dim" { (brief(reply.elapsed.as_secs_f64() * 1000.0)) }
+            }
+            (answered(&reply.answer))
+        }
+    }
+}
+
+fn ended(count: u64, started: Instant) -> Markup {
+    html! {
+        @if count == 0 { p class="empty" { "No plugin subscribes to this topic." } }
+        @else {
+            p class="note" role="status" {
+                (counted(count, "reply", "replies")) " in " (brief(started.elapsed().as_secs_f64() * 1000.0)) "."
+            }
+        }
+    }
 }
 
 fn badge(answer: &ReplyAnswer) -> Markup {

@@ -92,7 +92,7 @@ fn content(visitor: &Visitor, parameters: &ListQuery, filter: &Filter, found: &J
                     button name="act" value="delete" { "Delete" }
                     input type="hidden" name="match" value=(filter.exact);
                     span class="gap" {}
-                    button name="all" value="retry" { "All that match…" }
+                    button name="all" value="retry" disabled[filter.exact.is_empty()] { "All that match…" }
                 }
             }
             div class="scroll" tabindex="0" role="region" aria-label="Jobs" {
