@@ -1,7 +1,6 @@
 //! The dashboard in a real browser: every page with real jobs, every act with its effect, what is live, who sees what.
 
 use std::net::TcpListener;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -343,7 +342,6 @@ fn hostile_text_is_text_in_every_place() {
     for page in &pages {
         browser.open(&format!("{}/{page}", client.address()));
         browser.until_true("the page is complete", "return document.readyState === 'complete'");
-        std::thread::sleep(Duration::from_millis(20));
         let severe = browser.complaints();
         assert!(!severe.iter().any(|line| line.contains("Content Security Policy")), "{page}: {severe:?}");
         assert_eq!(browser.run("return window.hit ?? null"), Value::Null, "{page}");
