@@ -292,7 +292,10 @@ pub(super) async fn result(State(host): State<Host>, visitor: Visitor, Path(id):
 async fn bytes(host: &Host, bytes: SharedBytes, uri: &Uri) -> Answer {
     let as_picture =
         Form::of_query(uri)?.get("as") == Some("picture") && content::Shown::of(&bytes) == content::Shown::Svg;
-    let mut response = harmless_headers(media_type(&bytes)).into_response();
+    // Long JSON takes its time: that is not this thread's.
+    let seen = bytes.clone();
+    let kind = tokio::task::spawn_blocking(move || media_type(&seen)).await.unwrap_or("application/octet-stream");
+    let mut response = harmless_headers(kind).into_response();
     let headers = response.headers_mut();
     if as_picture {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("image/svg+xml"));
