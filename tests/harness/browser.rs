@@ -40,7 +40,7 @@ echo "$1/package/axe.min.js"
 
 /// Fonts that people have, where the machine has them: its own default is wide and heavy.
 const FONTS: &str = r#"<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
-<fontconfig><include ignore_missing="yes">/etc/fonts/fonts.conf</include>
+<fontconfig><include ignore_missing="yes">/etc/fonts/fonts.conf</include><dir>ROOT/usr/share/fonts</dir>
 <alias binding="strong"><family>system-ui</family><prefer><family>Inter</family></prefer></alias>
 <alias binding="strong"><family>sans-serif</family><prefer><family>Inter</family></prefer></alias>
 <alias binding="strong"><family>monospace</family><prefer><family>JetBrains Mono</family></prefer></alias></fontconfig>"#;
@@ -67,11 +67,13 @@ impl Browser {
         // A port that was just free.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
         let at = |path: &str| root.join(path);
-        let mut libraries = vec![at("usr/lib/x86_64-linux-gnu"), at("usr/lib/aarch64-linux-gnu")];
+        let folders = ["x86_64-linux-gnu", "x86_64-linux-gnu/pulseaudio", "x86_64-linux-gnu/nss", "aarch64-linux-gnu"];
+        let mut libraries: Vec<PathBuf> = folders.iter().map(|folder| at(&format!("usr/lib/{folder}"))).collect();
         libraries.extend(std::env::var_os("LD_LIBRARY_PATH").map(PathBuf::from));
         let libraries = std::env::join_paths(libraries).expect("paths without colons");
         let fonts = profile.path().join("fonts.conf");
-        std::fs::write(&fonts, FONTS).expect("the fonts' settings can be written");
+        std::fs::write(&fonts, FONTS.replace("ROOT", &root.display().to_string()))
+            .expect("the fonts' settings can be written");
         let mut command = Command::new(at("usr/bin/chromedriver"));
         if root != Path::new("/") {
             command.env("LD_LIBRARY_PATH", libraries);

@@ -62,7 +62,11 @@ pub(super) fn problem_page(visitor: &Visitor, problem: &Problem) -> Response {
         div class="head" { h1 { (kind.title) } span class="mono dim" { (kind.status) " " (kind.code) } }
         div class="say failed" role="alert" { pre class="plain" { (lines(problem.detail())) } }
         p class="note" {
-            @if passes { "This passes by itself in most cases. " a href=(visitor.link(&visitor.here)) { "Try again" } ". " }
+            @if passes {
+                "This passes by itself in most cases. "
+                a href=(visitor.link(&visitor.here)) { "Try again" }
+                ". "
+            }
             a href=(visitor.link("jobs")) { "To the jobs" }
         }
     };

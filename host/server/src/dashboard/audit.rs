@@ -32,23 +32,44 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -
             label { span class="vh" { "Act" }
                 select name="act" {
                     option value="" { "every act" }
-                    @for of in ActKind::ALL { option value=(of.as_str()) selected[kind.as_deref() == Some(of.as_str())] { (of.as_str()) } }
+                    @for of in ActKind::ALL {
+                        option value=(of.as_str()) selected[kind.as_deref() == Some(of.as_str())] { (of.as_str()) }
+                    }
                 }
             }
-            label { span class="vh" { "By" } input type="text" name="author" id="search" placeholder="by" value=[wanted.author.as_deref()]; }
-            label { span class="vh" { "Since" } input type="text" name="since" placeholder="since, such as 2h" value=[wanted.since.as_deref()]; }
+            label {
+                span class="vh" { "By" }
+                input type="text" name="author" id="search" placeholder="by" value=[wanted.author.as_deref()];
+            }
+            label {
+                span class="vh" { "Since" }
+                input type="text" name="since" placeholder="since, such as 2h" value=[wanted.since.as_deref()];
+            }
             button { "Filter" }
         }
         div class="scroll" tabindex="0" role="region" aria-label="Acts" {
             table class="rows" {
                 caption class="vh" { "Acts, the newest first" }
-                thead { tr { th scope="col" { "At, UTC" } th scope="col" { "Act" } th scope="col" class="grow" { "On" } th scope="col" class="num c-waited" { "Times" } th scope="col" { "By" } th scope="col" class="c-ran" { "From" } } }
+                thead {
+                    tr {
+                        th scope="col" { "At, UTC" }
+                        th scope="col" { "Act" }
+                        th scope="col" class="grow" { "On" }
+                        th scope="col" class="num c-waited" { "Times" }
+                        th scope="col" { "By" }
+                        th scope="col" class="c-ran" { "From" }
+                    }
+                }
                 tbody {
                     @for act in &found.acts {
                         tr {
                             td class="mono" { (full(act.at)) }
                             td { (act.act.to_string()) }
-                            td class="grow" title=(line(&act.detail)) { (line(&act.target)) span class="why" { (line(&act.detail)) } span class="under" { (line(&act.detail)) } }
+                            td class="grow" title=(line(&act.detail)) {
+                                (line(&act.target))
+                                span class="why" { (line(&act.detail)) }
+                                span class="under" { (line(&act.detail)) }
+                            }
                             td class="num c-waited" { (count(act.count)) }
                             td { (act.author.as_deref().map(line).unwrap_or("no token".into())) }
                             td class="c-ran mono" { (act.address.as_deref().map(line).unwrap_or_default()) }
@@ -58,7 +79,9 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -
             }
         }
         @if found.acts.is_empty() { p class="empty" { "None." } }
-        nav class="pager" aria-label="Pages of the list" { @if let Some(next) = &found.next { a class="btn" href=(next) rel="next" { "Older" } } }
+        nav class="pager" aria-label="Pages of the list" {
+            @if let Some(next) = &found.next { a class="btn" href=(next) rel="next" { "Older" } }
+        }
     };
     Ok(page(&visitor, &Frame { title: "Audit", section: Section::Audit, live: Some("live/health".into()) }, &main))
 }

@@ -1,11 +1,13 @@
 //! Broadcasts: topics and who subscribes, sending one, and the replies.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use axum::extract::State;
+use futures_util::{StreamExt as _, stream};
 use maud::{Markup, html};
 use wharf_core::bounds;
-use wharf_core::rollcall::{Answer as ReplyAnswer, Mode};
+use wharf_core::rollcall::{Answer as ReplyAnswer, Mode, Reply};
 use wharf_core::topic::Topic;
 use wharf_runner::{Batch, Broadcast, Catalog, Host};
 
@@ -18,9 +20,10 @@ use crate::http::{broadcasts, encode, memory};
 
 use super::answer::{Answer, lead_to};
 use super::content;
+use super::entry::Dashboard;
 use super::form::Form;
 use super::job_row::look;
-use super::layout::{Frame, Section, marks, page, state};
+use super::layout::{Frame, Section, marks, page, page_in_parts, place, state};
 use super::text::{brief, counted, first_line, line, lines, size};
 use super::visitor::Visitor;
 
@@ -56,7 +59,12 @@ fn topics(visitor: &Visitor, catalog: &Catalog) -> Markup {
                         @for (topic, plugins) in &topics {
                             tr {
                                 td class="mono" { (line(topic)) }
-                                td class="grow" { @for plugin in plugins { a href=(visitor.link(&format!("plugins/{}", encode(plugin)))) { (line(plugin)) } "  " } }
+                                td class="grow" {
+                                    @for plugin in plugins {
+                                        a href=(visitor.link(&format!("plugins/{}", encode(plugin)))) { (line(plugin)) }
+                                        "  "
+                                    }
+                                }
                             }
                         }
                     }
@@ -74,19 +82,35 @@ fn form(visitor: &Visitor, topic: &str, payload: &str) -> Markup {
             form class="fields" method="post" action=(visitor.link("broadcasts")) {
                 (marks(visitor))
                 div class="row" {
-                    label class="field grow" { span { "Topic" } input type="text" name="topic" required value=(topic) spellcheck="false" autocomplete="off"; }
-                    label class="field" { span { "Within" } input type="text" name="timeout" placeholder=(format!("{} s", bounds::BROADCAST_TIMEOUT_DEFAULT.as_secs())); }
-                    label class="field" { span { "How" } select name="how" { option value="live" { "live: one reply each, now" } option value="durable" { "durable: one job each" } } }
+                    label class="field grow" {
+                        span { "Topic" }
+                        input type="text" name="topic" required value=(topic) spellcheck="false" autocomplete="off";
+                    }
+                    label class="field" {
+                        span { "Within" }
+                        input type="text" name="timeout" placeholder=(format!("{} s", bounds::BROADCAST_TIMEOUT_DEFAULT.as_secs()));
+                    }
+                    label class="field" {
+                        span { "How" }
+                        select name="how" {
+                            option value="live" { "live: one reply each, now" }
+                            option value="durable" { "durable: one job each" }
+                        }
+                    }
                 }
-                label class="field" { span { "Payload" } textarea name="payload" rows="6" spellcheck="false" { (lines(payload)) } }
+                label class="field" {
+                    span { "Payload" }
+                    textarea name="payload" rows="6" spellcheck="false" { (lines(payload)) }
+                }
                 div { button class="primary" { "Send" } }
             }
         }
     }
 }
 
-/// Sends a broadcast, and shows its replies or leads to its jobs.
-pub(super) async fn send(State(host): State<Host>, visitor: Visitor, given: Form) -> Answer {
+/// Sends a broadcast, and shows its replies as they come or leads to its jobs.
+pub(super) async fn send(State(dashboard): State<Dashboard>, visitor: Visitor, given: Form) -> Answer {
+    let host = &dashboard.app.host;
     let access = visitor.access()?;
     let topic: Topic = given.parsed("topic")?;
     if !access.broadcasts(&topic) {
@@ -102,28 +126,50 @@ pub(super) async fn send(State(host): State<Host>, visitor: Visitor, given: Form
     let timeout = given.get("timeout").map(config::duration).transpose();
     let timeout = timeout.map_err(|error| Problem::bad_request(format!("`timeout`: {error}")))?;
     let timeout = timeout.unwrap_or(bounds::BROADCAST_TIMEOUT_DEFAULT);
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let call = Broadcast { topic: topic.to_string(), payload: payload.into(), timeout, mode: Mode::All };
     let replies = host.broadcast(call).map_err(broadcasts::problem)?;
-    let replies = tokio::select! {
-        replies = replies.all() => replies,
-        () = access.revoked.cancelled() => {
-            return Err(Problem::new(Kind::UNAUTHORIZED, "the token was revoked while the broadcast ran; its calls were stopped").into());
-        }
-    };
-    let elapsed = brief(started.elapsed().as_secs_f64() * 1000.0);
     let main = html! {
-        div class="head" { h1 { (line(topic.as_str())) } span class="dim" { (counted(replies.len() as u64, "reply", "replies")) " in " (elapsed) } }
-        @for reply in &replies {
-            section {
-                header { (badge(&reply.answer)) h2 { (line(reply.plugin.as_str())) } span class="dim" { (brief(reply.elapsed.as_secs_f64() * 1000.0)) } }
-                (answered(&reply.answer))
-            }
+        div class="head" {
+            h1 { (line(topic.as_str())) }
+            span class="dim" { "asks " (counted(replies.asked.len() as u64, "plugin", "plugins")) }
         }
-        @if replies.is_empty() { p class="empty" { "No plugin subscribes to this topic." } }
+        (place())
         (form(&visitor, topic.as_str(), &text))
     };
-    Ok(page(&visitor, &Frame::still("Replies", Section::Broadcasts), &main))
+    let end = Box::pin(access.end(dashboard.app.stopping.clone()));
+    let parts = stream::unfold(Some((replies, 0)), move |state| async move {
+        let (mut replies, count) = state?;
+        Some(match replies.next().await {
+            Some(reply) => (reply_section(&reply), Some((replies, count + 1))),
+            None => (ended(count, started), None),
+        })
+    });
+    Ok(page_in_parts(&visitor, &Frame::still("Replies", Section::Broadcasts), &main, parts.take_until(end)))
+}
+
+fn reply_section(reply: &Reply) -> Markup {
+    html! {
+        section {
+            header {
+                (badge(&reply.answer))
+                h2 { (line(reply.plugin.as_str())) }
+                span class="dim" { (brief(reply.elapsed.as_secs_f64() * 1000.0)) }
+            }
+            (answered(&reply.answer))
+        }
+    }
+}
+
+fn ended(count: u64, started: Instant) -> Markup {
+    html! {
+        @if count == 0 { p class="empty" { "No plugin subscribes to this topic." } }
+        @else {
+            p class="note" role="status" {
+                (counted(count, "reply", "replies")) " in " (brief(started.elapsed().as_secs_f64() * 1000.0)) "."
+            }
+        }
+    }
 }
 
 fn badge(answer: &ReplyAnswer) -> Markup {
@@ -145,10 +191,10 @@ fn answered(answer: &ReplyAnswer) -> Markup {
                 | wharf_core::outcome::Failure::RetryAfter(text, _)
                 | wharf_core::outcome::Failure::Discard(text) => text,
             };
-            html! { pre tabindex="0" aria-label="Report" { (lines(text)) } }
+            html! { pre tabindex="0" role="region" aria-label="Report" { (lines(text)) } }
         }
         ReplyAnswer::Trapped(report) | ReplyAnswer::TimedOut(report) | ReplyAnswer::Skipped(report) => {
-            html! { pre tabindex="0" aria-label="Report" { (lines(report)) } }
+            html! { pre tabindex="0" role="region" aria-label="Report" { (lines(report)) } }
         }
     }
 }
@@ -159,11 +205,15 @@ fn bytes_shown(bytes: &[u8]) -> Markup {
             let cut = text.floor_char_boundary(REPLY_BYTES_MAX);
             let is_json = cut == text.len() && content::Shown::of(bytes) == content::Shown::Json;
             html! {
-                pre tabindex="0" aria-label="Reply" { @if is_json { (content::json(&crate::output::spread(text))) } @else { (lines(&text[..cut])) } }
-                @if cut < text.len() { p class="note" { "The first " (size(cut as u64)) " of " (size(bytes.len() as u64)) "." } }
+                pre tabindex="0" role="region" aria-label="Reply" {
+                    @if is_json { (content::json(&crate::output::spread(text))) } @else { (lines(&text[..cut])) }
+                }
+                @if cut < text.len() {
+                    p class="note" { "The first " (size(cut as u64)) " of " (size(bytes.len() as u64)) "." }
+                }
             }
         }
-        Err(_) => html! { p class="note" { (size(bytes.len() as u64)) " that are no text." } },
+        Err(_) => html! { p class="note" { (size(bytes.len() as u64)) " of bytes, not text." } },
     }
 }
 
@@ -193,12 +243,20 @@ pub(super) async fn batch(State(host): State<Host>, visitor: Visitor, Path(id): 
 pub(super) fn batch_content(visitor: &Visitor, batch: &Batch) -> Markup {
     let ended = batch.jobs.iter().filter(|entry| entry.job.status.state.name().is_final()).count();
     html! {
-        div class="head" { h1 { (line(&batch.topic.to_string())) } span class="mono dim" { (batch.id.to_string()) } span class="dim" { (ended) " of " (batch.jobs.len()) " ended" } }
+        div class="head" {
+            h1 { (line(&batch.topic.to_string())) }
+            span class="mono dim" { (batch.id.to_string()) }
+            span class="dim" { (ended) " of " (batch.jobs.len()) " ended" }
+        }
         @for entry in &batch.jobs {
             @let job = Job::in_list(&entry.job);
             @let (class, word) = look(&job);
             section {
-                header { (state(class, word)) h2 { (line(entry.plugin.as_str())) } a class="dim mono" href=(visitor.link(&format!("jobs/{}", job.id))) { (job.id) } }
+                header {
+                    (state(class, word))
+                    h2 { (line(entry.plugin.as_str())) }
+                    a class="dim mono" href=(visitor.link(&format!("jobs/{}", job.id))) { (job.id) }
+                }
                 @match (&entry.job.result, &job.report) {
                     (Some(result), _) => (bytes_shown(result)),
                     (None, Some(report)) => p class="note" { (first_line(&report.text, 400)) },

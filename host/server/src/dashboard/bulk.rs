@@ -93,9 +93,16 @@ fn content(visitor: &Visitor, act: BulkAct, text: &str, found: &Preview) -> Mark
     html! {
         div class="head" { h1 { (verb(act)) " " (number) } }
         nav class="tabs" aria-label="Act" { @for act in ACTS { (tab(act)) } }
-        dl class="facts" { div { dt { "Filter" } dd { code { @if text.is_empty() { "all jobs" } @else { (line(text)) } } } } }
-        p class="note" { (explained(act)) " Only jobs that match at the start of the operation are changed, each at most once." }
-        @if found.count == 0 { p class="empty" { "Nothing to do: no job that matches is in a state that this act changes." } }
+        dl class="facts" {
+            div { dt { "Filter" } dd { code { @if text.is_empty() { "all jobs" } @else { (line(text)) } } } }
+        }
+        p class="note" {
+            (explained(act))
+            " Only jobs that match at the start of the operation are changed, each at most once."
+        }
+        @if found.count == 0 {
+            p class="empty" { "Nothing to do: no job that matches is in a state that this act changes." }
+        }
         @else {
             section {
                 form class="fields" method="post" action=(visitor.link("operations")) {
@@ -104,10 +111,20 @@ fn content(visitor: &Visitor, act: BulkAct, text: &str, found: &Preview) -> Mark
                     input type="hidden" name="where" value=(text);
                     @if act == BulkAct::Retry {
                         div class="row" {
-                            label class="field" { span { "Try a few first" } input type="number" name="try" min="0" max=(bounds::OPERATION_JOBS_MAX) placeholder="0"; }
-                            label class="field" { span { "Spread over" } input type="text" name="spread" placeholder="at once, or 10m"; }
+                            label class="field" {
+                                span { "Try a few first" }
+                                input type="number" name="try" min="0" max=(bounds::OPERATION_JOBS_MAX) placeholder="0";
+                            }
+                            label class="field" {
+                                span { "Spread over" }
+                                input type="text" name="spread" placeholder="at once, or 10m";
+                            }
                         }
-                        p class="note" { "With a number such as " (TRIAL) ", the rest follows only if these succeed; else the operation halts." }
+                        p class="note" {
+                            "With a number such as "
+                            (TRIAL)
+                            ", the rest follows only if these succeed; else the operation halts."
+                        }
                     }
                     div class="row" {
                         button class=(class) { (verb(act)) " " (number) }
@@ -118,7 +135,11 @@ fn content(visitor: &Visitor, act: BulkAct, text: &str, found: &Preview) -> Mark
             section {
                 header { h2 { "The first of them" } span class="dim" { (found.jobs.len()) " of " (number) } }
                 div class="scroll" tabindex="0" role="region" aria-label="Jobs" {
-                    table class="rows" { caption class="vh" { "The first jobs" } (headings(false)) tbody { @for job in found.jobs.iter().take(20) { (row(visitor, &Job::in_list(job), false)) } } }
+                    table class="rows" {
+                        caption class="vh" { "The first jobs" }
+                        (headings(false))
+                        tbody { @for job in found.jobs.iter().take(20) { (row(visitor, &Job::in_list(job), false)) } }
+                    }
                 }
             }
         }

@@ -10,7 +10,7 @@ use super::text::{lines, size};
 /// The bytes of a text that are shown. The rest is in the download.
 const SHOWN_BYTES_MAX: usize = 64 * 1024;
 
-/// What bytes are, as a page shows them.
+/// The kind of some bytes, as a page shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shown {
     Json,
@@ -25,7 +25,10 @@ pub(super) enum Shown {
 impl Shown {
     /// Returns what these bytes are.
     pub(super) fn of(bytes: &[u8]) -> Shown {
-        match media_type(bytes) {
+        // What is cut on the page anyway is judged by its beginning: to read all of it would take long.
+        let cut = bytes.len() > SHOWN_BYTES_MAX;
+        match media_type(if cut { beginning(bytes) } else { bytes }) {
+            "application/json" if cut => Shown::Text,
             "application/json" => Shown::Json,
             kind if kind.starts_with("image/") => Shown::Picture,
             kind if kind.starts_with("text/") && is_svg(bytes) => Shown::Svg,
@@ -33,6 +36,14 @@ impl Shown {
             _ => Shown::Bytes,
         }
     }
+}
+
+/// Returns the bytes that are shown, up to the end of a character.
+fn beginning(bytes: &[u8]) -> &[u8] {
+    let head = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
+    let is_inside = |byte: &u8| byte & 0b1100_0000 == 0b1000_0000;
+    let trailing = bytes[head.len()..].iter().take(3).take_while(|byte| is_inside(byte)).count();
+    &bytes[..head.len() + trailing]
 }
 
 fn is_svg(bytes: &[u8]) -> bool {
@@ -49,7 +60,10 @@ pub(super) fn section(title: &str, bytes: &[u8], page: &str) -> Markup {
         section {
             header {
                 h2 { (title) }
-                span class="dim" { (size(bytes.len() as u64)) @if !bytes.is_empty() { " · " a href=(page) download { "download" } } }
+                span class="dim" {
+                    (size(bytes.len() as u64))
+                    @if !bytes.is_empty() { " · " a href=(page) download { "download" } }
+                }
             }
             @match shown {
                 Shown::Picture => img class="picture" src=(page) alt={ (title) ", a picture" };,
@@ -59,21 +73,21 @@ pub(super) fn section(title: &str, bytes: &[u8], page: &str) -> Markup {
                 },
                 Shown::Json | Shown::Text => (text(title, bytes)),
                 Shown::Bytes if bytes.is_empty() => p class="note" { "Empty." },
-                Shown::Bytes => p class="note" { "Bytes that are no text." },
+                Shown::Bytes => p class="note" { "Bytes, not text." },
             }
         }
     }
 }
 
 fn text(title: &str, bytes: &[u8]) -> Markup {
-    let text = String::from_utf8_lossy(bytes);
-    let cut = text.floor_char_boundary(SHOWN_BYTES_MAX);
-    let is_json = cut == text.len() && Shown::of(bytes) == Shown::Json;
+    let shown = beginning(bytes);
+    let text = String::from_utf8_lossy(shown);
+    let is_json = shown.len() == bytes.len() && Shown::of(bytes) == Shown::Json;
     html! {
-        pre tabindex="0" aria-label=(title) {
-            @if is_json { (json(&spread(&text))) } @else { (lines(&text[..cut])) }
+        pre tabindex="0" role="region" aria-label=(title) {
+            @if is_json { (json(&spread(&text))) } @else { (lines(&text)) }
         }
-        @if cut < text.len() { p class="note" { "The first " (size(cut as u64)) ". The download has all." } }
+        @if shown.len() < bytes.len() { p class="note" { "The first " (size(shown.len() as u64)) ". The download has all." } }
     }
 }
 
@@ -146,6 +160,10 @@ mod tests {
     fn a_long_text_is_cut() {
         let long = "x".repeat(SHOWN_BYTES_MAX + 10);
         let page = section("Result", long.as_bytes(), "x").into_string();
-        assert!(page.len() < SHOWN_BYTES_MAX + 1000 && page.contains("The first 64 KiB"), "{}", page.len());
+        assert_eq!(Shown::of(&[b"[\"", long.as_bytes(), b"\"]"].concat()), Shown::Text, "JSON that is cut is text");
+        assert_eq!(Shown::of(&[long.as_bytes(), b"\xff"].concat()), Shown::Text, "its beginning is text");
+        let wide = "x".repeat(SHOWN_BYTES_MAX - 1) + "日本";
+        assert_eq!((Shown::of(wide.as_bytes()), beginning(wide.as_bytes()).len()), (Shown::Text, SHOWN_BYTES_MAX + 2));
+        assert!(page.len() < SHOWN_BYTES_MAX + 2000 && page.contains("The first 64.0 KiB"), "{}", page.len());
     }
 }

@@ -32,7 +32,10 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -
     let main = html! {
         div class="head" {
             h1 { "Failures" }
-            @if let Some(task) = task { span class="dim" { "of " (line(task)) } a href=(visitor.link("failures")) { "all tasks" } }
+            @if let Some(task) = task {
+                span class="dim" { "of " (line(task)) }
+                a href=(visitor.link("failures")) { "all tasks" }
+            }
         }
         nav class="tabs" aria-label="Failures by state" {
             (tab("Open", Some(FailureState::Open)))
@@ -56,7 +59,9 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -
             }
         }
         @if found.failures.is_empty() {
-            p class="empty" { @match wanted.state { Some(FailureState::Open) => "Nothing fails that is not resolved or ignored.", _ => "None." } }
+            p class="empty" {
+                @match wanted.state { Some(FailureState::Open) => "Nothing fails that is not resolved or ignored.", _ => "None." }
+            }
         }
         nav class="pager" aria-label="Pages of the list" {
             @if wanted.after.is_some() { a class="btn" href=(visitor.link("failures")) { "First" } }
@@ -86,7 +91,9 @@ fn row(visitor: &Visitor, failure: &Failure) -> Markup {
         tr {
             td class="c-state" { (badge(failure)) }
             td class="grow" {
-                a class="job" href=(visitor.link(&format!("failures/{}", encode(&failure.fingerprint)))) { (line(&failure.task)) }
+                a class="job" href=(visitor.link(&format!("failures/{}", encode(&failure.fingerprint)))) {
+                    (line(&failure.task))
+                }
                 span class="why" { (message) }
                 span class="under" { (message) }
             }
@@ -117,7 +124,9 @@ fn content(visitor: &Visitor, failure: &Failure) -> Markup {
             (badge(failure)) h1 { (line(&failure.task)) } span class="mono dim" { (line(&failure.fingerprint)) }
             @if visitor.may_operate() {
                 div class="acts" {
-                    a class="btn primary" href=(visitor.link(&format!("bulk?act=retry&where={}", encode(&jobs)))) { "Retry its jobs…" }
+                    a class="btn primary" href=(visitor.link(&format!("bulk?act=retry&where={}", encode(&jobs)))) {
+                        "Retry its jobs…"
+                    }
                     @if is_open {
                         (act(visitor, &to("resolve"), "", html! { "Resolve" }, &[]))
                         (act(visitor, &to("ignore"), "", html! { "Ignore" }, &[]))
@@ -127,27 +136,46 @@ fn content(visitor: &Visitor, failure: &Failure) -> Markup {
         }
         div class="say failed" { p { (lines(&failure.message)) } }
         dl class="facts" {
-            div { dt { "Jobs" } dd { a href=(visitor.link(&format!("jobs?where={}", encode(&jobs)))) { (count(failure.count)) } } }
+            div {
+                dt { "Jobs" }
+                dd { a href=(visitor.link(&format!("jobs?where={}", encode(&jobs)))) { (count(failure.count)) } }
+            }
             div { dt { "Keys" } dd { (failure.keys) @if failure.more_keys { " or more" } } }
             div { dt { "Outcome" } dd { (failure.outcome.to_string()) } }
             div { dt { "First" } dd { (ago(failure.first_seen_at, visitor.now)) } }
             div { dt { "Last" } dd { (ago(failure.last_seen_at, visitor.now)) } }
             @if let Some(at) = failure.changed_at {
-                div { dt { (failure.state.to_string()) } dd { (ago(at, visitor.now)) @if let Some(by) = &failure.changed_by { " by " (line(by)) } } }
+                div {
+                    dt { (failure.state.to_string()) }
+                    dd { (ago(at, visitor.now)) @if let Some(by) = &failure.changed_by { " by " (line(by)) } }
+                }
             }
             @if let Some(at) = failure.regressed_at { div { dt { "Back again" } dd { (ago(at, visitor.now)) } } }
         }
         div class="cols" {
             section {
-                header { h2 { "Last jobs" } a class="dim" href=(visitor.link(&format!("jobs?where={}", encode(&jobs)))) { "all" } }
+                header {
+                    h2 { "Last jobs" }
+                    a class="dim" href=(visitor.link(&format!("jobs?where={}", encode(&jobs)))) { "all" }
+                }
                 table class="rows" {
                     caption class="vh" { "The last jobs of the group" }
-                    thead { tr { th scope="col" { "Job" } th scope="col" class="grow" { "Message" } th scope="col" class="num" { "Failed" } } }
+                    thead {
+                        tr {
+                            th scope="col" { "Job" }
+                            th scope="col" class="grow" { "Message" }
+                            th scope="col" class="num" { "Failed" }
+                        }
+                    }
                     tbody {
                         @for sample in failure.samples.iter().flatten() {
                             tr {
-                                td { a class="mono" href=(visitor.link(&format!("jobs/{}", sample.job))) { (sample.job) } }
-                                td class="grow" title=(first_line(&sample.message, 400)) { (first_line(&sample.message, 200)) }
+                                td {
+                                    a class="mono" href=(visitor.link(&format!("jobs/{}", sample.job))) { (sample.job) }
+                                }
+                                td class="grow" title=(first_line(&sample.message, 400)) {
+                                    (first_line(&sample.message, 200))
+                                }
                                 td class="num" { (ago(sample.failed_at, visitor.now)) }
                             }
                         }
@@ -158,11 +186,22 @@ fn content(visitor: &Visitor, failure: &Failure) -> Markup {
                 header { h2 { "Versions" } }
                 table class="rows" {
                     caption class="vh" { "The versions that failed" }
-                    thead { tr { th scope="col" class="grow" { "Version" } th scope="col" class="num" { "Jobs" } th scope="col" class="num c-waited" { "First" } th scope="col" class="num" { "Last" } } }
+                    thead {
+                        tr {
+                            th scope="col" class="grow" { "Version" }
+                            th scope="col" class="num" { "Jobs" }
+                            th scope="col" class="num c-waited" { "First" }
+                            th scope="col" class="num" { "Last" }
+                        }
+                    }
                     tbody {
                         @for version in failure.versions.iter().flatten() {
                             tr {
-                                td class="grow" { (first_line(&version.version, 40)) " " span class="mono dim" { (version.digest.chars().take(12).collect::<String>()) } }
+                                td class="grow" {
+                                    (first_line(&version.version, 40))
+                                    " "
+                                    span class="mono dim" { (version.digest.chars().take(12).collect::<String>()) }
+                                }
                                 td class="num" { (counted(version.count, "job", "jobs")) }
                                 td class="num c-waited" { (ago(version.first_seen_at, visitor.now)) }
                                 td class="num" { (ago(version.last_seen_at, visitor.now)) }

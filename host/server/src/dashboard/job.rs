@@ -83,7 +83,10 @@ fn content(visitor: &Visitor, seen: &Seen, children: &[CoreJob], log: &[Numbered
                 div id="end" { (end(seen)) }
                 @if !children.is_empty() {
                     section {
-                        header { h2 { "Enqueued by it" } a class="dim" href=(visitor.link(&format!("jobs?where=parent:{id}"))) { "all" } }
+                        header {
+                            h2 { "Enqueued by it" }
+                            a class="dim" href=(visitor.link(&format!("jobs?where=parent:{id}"))) { "all" }
+                        }
                         table class="rows small" {
                             caption class="vh" { "Jobs that this one enqueued" }
                             (headings(false))
@@ -109,9 +112,15 @@ pub(super) fn top(visitor: &Visitor, seen: &Seen) -> Markup {
             (state(class, word)) h1 { (line(&job.task)) } span class="mono dim" { (job.id) }
             @if visitor.may_change_jobs() {
                 div class="acts" {
-                    @if may_retry { (act(visitor, &format!("jobs/{}/retry", job.id), "primary", html! { "Retry " kbd { "r" } }, &[])) }
-                    @if !is_final { (act(visitor, &format!("jobs/{}/cancel", job.id), "danger", html! { "Cancel" }, &[])) }
-                    @if visitor.may_enqueue() { a class="btn" href=(visitor.link(&format!("run?like={}", job.id))) { "Run again…" } }
+                    @if may_retry {
+                        (act(visitor, &format!("jobs/{}/retry", job.id), "primary", html! { "Retry " kbd { "r" } }, &[]))
+                    }
+                    @if !is_final {
+                        (act(visitor, &format!("jobs/{}/cancel", job.id), "danger", html! { "Cancel" }, &[]))
+                    }
+                    @if visitor.may_enqueue() {
+                        a class="btn" href=(visitor.link(&format!("run?like={}", job.id))) { "Run again…" }
+                    }
                 }
             }
         }
@@ -120,7 +129,9 @@ pub(super) fn top(visitor: &Visitor, seen: &Seen) -> Markup {
                 div { dt { "Key" } dd { a href=(visitor.link(&format!("jobs?key={}", encode(key)))) { (line(key)) } } }
             }
             div { dt { "Enqueued" } dd { (ago(job.enqueued_at, now)) } }
-            @if let Some(started) = job.started_at.filter(|_| !is_final) { div { dt { "Began" } dd { (ago(started, now)) } } }
+            @if let Some(started) = job.started_at.filter(|_| !is_final) {
+                div { dt { "Began" } dd { (ago(started, now)) } }
+            }
             @if let Some(finished) = job.finished_at { div { dt { "Ended" } dd { (ago(finished, now)) } } }
             div { dt { "Attempt" } dd { (job.attempt) @if job.failures > 0 { ", " (job.failures) " failed" } } }
             @if job.crashes > 0 { div { dt { "Lost with a host" } dd { (job.crashes) } } }
@@ -128,24 +139,41 @@ pub(super) fn top(visitor: &Visitor, seen: &Seen) -> Markup {
             @if job.group != job.task { div { dt { "Limit group" } dd { (line(&job.group)) } } }
             @if let Some(token) = &job.token { div { dt { "Token" } dd class="mono" { (first_line(token, 60)) } } }
             @if let Some(parent) = &job.parent {
-                div { dt { "Enqueued by" } dd { a class="mono" href=(visitor.link(&format!("jobs/{parent}"))) { (parent) } } }
+                div {
+                    dt { "Enqueued by" }
+                    dd { a class="mono" href=(visitor.link(&format!("jobs/{parent}"))) { (parent) } }
+                }
             }
-            @if let Some(batch) = &job.batch {
-                div { dt { "Broadcast" } dd { a class="mono" href=(visitor.link(&format!("broadcasts/{batch}"))) { (batch) } } }
+            @if let Some(batch) = job.batch.as_ref().filter(|_| visitor.sees_all()) {
+                div {
+                    dt { "Broadcast" }
+                    dd { a class="mono" href=(visitor.link(&format!("broadcasts/{batch}"))) { (batch) } }
+                }
             }
-            @if let Some(lease) = &job.lease { @if visitor.sees_all() { div { dt { "Host" } dd class="mono" { (lease.node) } } } }
+            @if let Some(lease) = &job.lease {
+                @if visitor.sees_all() { div { dt { "Host" } dd class="mono" { (lease.node) } } }
+            }
         }
         @if let Some(wait) = &job.wait { (waits(visitor, job, wait)) }
         @if let (JobState::Failed, Some(report)) = (job.state, &job.report) {
             div class="say failed" {
-                p { strong { @if job.attempt == 1 { "Failed. " } @else { "Failed after " (job.attempt) " attempts. " } } (first_line(&report.text, 400)) }
+                p {
+                    strong { @if job.attempt == 1 { "Failed: " } @else { "Failed after " (job.attempt) " attempts: " } }
+                    (first_line(&report.text, 400))
+                }
                 @if let Some(fingerprint) = failed_page {
-                    p { a href=(visitor.link(&format!("failures/{}", encode(fingerprint)))) { "All that failed this way" } }
+                    p {
+                        a href=(visitor.link(&format!("failures/{}", encode(fingerprint)))) {
+                            "All that failed this way"
+                        }
+                    }
                 }
             }
         }
         @if job.cancel_requested && job.state == JobState::Running {
-            div class="say cancelled" { p { strong { "Asked to end." } " After the grace period its sandbox is stopped." } }
+            div class="say cancelled" {
+                p { strong { "Asked to end." } " After the grace period its sandbox is stopped." }
+            }
         }
     }
 }
@@ -153,10 +181,15 @@ pub(super) fn top(visitor: &Visitor, seen: &Seen) -> Markup {
 fn waits(visitor: &Visitor, job: &Job, wait: &Wait) -> Markup {
     let name = wait.reason.to_string();
     let is_held = name == "held";
+    // The holders follow as links.
+    let said = if wait.holders.is_empty() { Some(wait.message.as_str()) } else { wait.message.split(": ").next() };
+    let said = said.unwrap_or_default();
     html! {
         div class={ "say " (if is_held { "held" } else { "waiting" }) } {
-            p { strong { "Why it waits. " } (line(&wait.message)) "." }
-            @if let Some(until) = wait.until.filter(|_| is_held) { p { "Until " (full(until)) " UTC, " (ago(until, visitor.now)) "." } }
+            p { strong { "Why it waits: " } (line(said)) "." }
+            @if let Some(until) = wait.until.filter(|_| is_held) {
+                p { "Until " (full(until)) " UTC, " (ago(until, visitor.now)) "." }
+            }
             @if !wait.holders.is_empty() {
                 p { "The slots are held by "
                     @for (at, holder) in wait.holders.iter().enumerate() {
@@ -166,12 +199,23 @@ fn waits(visitor: &Visitor, job: &Job, wait: &Wait) -> Markup {
                 "." }
             }
             @if !wait.hosts.is_empty() {
-                p { "Hosts: " @for (at, host) in wait.hosts.iter().enumerate() { @if at > 0 { ", " } (line(&host.name)) " " (host.readiness.to_string()) } "." }
+                p {
+                    "Hosts: "
+                    @for (at, host) in wait.hosts.iter().enumerate() {
+                        @if at > 0 { ", " }
+                        (line(&host.name))
+                        " "
+                        (host.readiness.to_string())
+                    }
+                    "."
+                }
             }
             @if visitor.sees_all() {
                 p {
                     @if is_held { a href=(visitor.link("limits#holds")) { "The holds" } }
-                    @else if wait.limit.is_some() || name == "paused" { a href=(visitor.link(&format!("limits#{}", encode(&job.group)))) { "The limit" } }
+                    @else if wait.limit.is_some() || name == "paused" {
+                        a href=(visitor.link(&format!("limits#{}", encode(&job.group)))) { "The limit" }
+                    }
                     @else if name.starts_with("plugin") { a href=(visitor.link("plugins")) { "The plugins" } }
                 }
             }
@@ -187,7 +231,7 @@ pub(super) fn middle(visitor: &Visitor, seen: &Seen) -> Markup {
         @if let (Some(report), true) = (&job.report, job.state != JobState::Succeeded) {
             section {
                 header { h2 { "Report of the last attempt" } span class="dim" { (report.outcome.to_string()) } }
-                pre tabindex="0" aria-label="Report" { (lines(&report.text)) }
+                pre tabindex="0" role="region" aria-label="Report" { (lines(&report.text)) }
             }
         }
     }
@@ -240,7 +284,7 @@ pub(super) async fn payload(State(host): State<Host>, visitor: Visitor, Path(id)
 pub(super) async fn result(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>, uri: Uri) -> Answer {
     let id = job_lookup::job_id(&id)?;
     let view = job_lookup::job(&host, &visitor.access()?, id).await?;
-    let none = || Problem::new(Kind::JOB_NOT_FINISHED, format!("job {id} has no result"));
+    let none = || Problem::new(Kind::JOB_NOT_FINISHED, format!("job {id} did not return a result"));
     bytes(&host, view.seen.job.result.ok_or_else(none)?, &uri).await
 }
 
@@ -248,7 +292,10 @@ pub(super) async fn result(State(host): State<Host>, visitor: Visitor, Path(id):
 async fn bytes(host: &Host, bytes: SharedBytes, uri: &Uri) -> Answer {
     let as_picture =
         Form::of_query(uri)?.get("as") == Some("picture") && content::Shown::of(&bytes) == content::Shown::Svg;
-    let mut response = harmless_headers(media_type(&bytes)).into_response();
+    // Long JSON takes its time: that is not this thread's.
+    let seen = bytes.clone();
+    let kind = tokio::task::spawn_blocking(move || media_type(&seen)).await.unwrap_or("application/octet-stream");
+    let mut response = harmless_headers(kind).into_response();
     let headers = response.headers_mut();
     if as_picture {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("image/svg+xml"));

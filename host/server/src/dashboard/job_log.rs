@@ -52,8 +52,10 @@ pub(super) fn section(found: &[NumberedEntry], entries: u64) -> Markup {
     html! {
         section {
             header { h2 { "Log" } span class="dim" { (entries) @if entries == 1 { " entry" } @else { " entries" } } }
-            @if left_out > 0 { p class="note" { "The first " (left_out) " are not shown; " code { "wharf job follow" } " prints all." } }
-            pre id="log" tabindex="0" aria-label="Log" { @for entry in found { (line(entry)) } }
+            @if left_out > 0 {
+                p class="note" { "The first " (left_out) " are not shown; " code { "wharf job follow" } " prints all." }
+            }
+            pre id="log" tabindex="0" role="region" aria-label="Log" { @for entry in found { (line(entry)) } }
         }
     }
 }
@@ -67,7 +69,7 @@ pub(super) fn line(numbered: &NumberedEntry) -> Markup {
         Entry::Progress { fraction, note } => ("note", format!("{:.0} % {}", f64::from(*fraction) * 100.0, cut(note))),
         Entry::Chunk(bytes) => match std::str::from_utf8(bytes) {
             Ok(text) => ("chunk", cut(text)),
-            Err(_) => ("note", format!("a chunk of {} that is no text", size(bytes.len() as u64))),
+            Err(_) => ("note", format!("a chunk of {}, not text", size(bytes.len() as u64))),
         },
     };
     html! {

@@ -78,7 +78,11 @@ pub(super) fn row(visitor: &Visitor, job: &Job, selects: bool) -> Markup {
             td class="grow" {
                 a class="job" href=(visitor.link(&format!("jobs/{}", job.id))) { (line(&job.task)) }
                 span class="why" { (reason) }
-                span class="under" { (word) @if let Some(key) = &key { " · " (key) } @if !reason.is_empty() { " · " (reason) } }
+                span class="under" {
+                    (word)
+                    @if let Some(key) = &key { " · " (key) }
+                    @if !reason.is_empty() { " · " (reason) }
+                }
             }
             td class="c-key" { @if let Some(key) = &key { span class="key" { (key) } } }
             td class="c-id mono dim" { (job.id) }

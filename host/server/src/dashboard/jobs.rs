@@ -92,7 +92,7 @@ fn content(visitor: &Visitor, parameters: &ListQuery, filter: &Filter, found: &J
                     button name="act" value="delete" { "Delete" }
                     input type="hidden" name="match" value=(filter.exact);
                     span class="gap" {}
-                    button name="all" value="retry" { "All that match…" }
+                    button name="all" value="retry" disabled[filter.exact.is_empty()] { "All that match…" }
                 }
             }
             div class="scroll" tabindex="0" role="region" aria-label="Jobs" {
@@ -105,7 +105,11 @@ fn content(visitor: &Visitor, parameters: &ListQuery, filter: &Filter, found: &J
         }
         @if found.jobs.is_empty() {
             p class="empty" {
-                @if found.next.is_some() { "No job matches among the " (looked) " that were looked at; older ones may." }
+                @if found.next.is_some() {
+                    "No job matches among the "
+                    (looked)
+                    " that were looked at; older ones may."
+                }
                 @else if filter.exact.is_empty() { "No jobs yet." }
                 @else { "No job matches " code { (line(&filter.text)) } "." }
             }
@@ -115,7 +119,9 @@ fn content(visitor: &Visitor, parameters: &ListQuery, filter: &Filter, found: &J
             @if let Some(next) = &found.next { a class="btn" href=(next) rel="next" { "Older" } }
             span { (looked) " looked at" @if let Some(until) = found.until { ", back to " (ago(until, visitor.now)) } }
             span class="gap" {}
-            @if parameters.order.is_some() { a href=(visitor.link(&format!("jobs?where={}", encode(&filter.text)))) { "by enqueue" } }
+            @if parameters.order.is_some() {
+                a href=(visitor.link(&format!("jobs?where={}", encode(&filter.text)))) { "by enqueue" }
+            }
             @else { a href=(visitor.link(&format!("jobs?order=finished&where={}", encode(&filter.text)))) { "by end" } }
         }
     }

@@ -1,7 +1,11 @@
 //! The frame of every page: navigation, the sentence of health, the page itself.
 
-use axum::http::StatusCode;
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::http::{HeaderName, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
+use futures_util::{Stream, StreamExt as _, stream};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::assets;
@@ -26,7 +30,7 @@ pub(super) enum Section {
     Outside,
 }
 
-/// What a page is besides its content.
+/// A page without its content.
 pub(super) struct Frame<'f> {
     pub(super) title: &'f str,
     pub(super) section: Section,
@@ -73,6 +77,30 @@ pub(super) fn act(visitor: &Visitor, page: &str, class: &str, label: Markup, fie
 /// Returns a page.
 pub(super) fn page(visitor: &Visitor, frame: &Frame<'_>, main: &Markup) -> Response {
     Html(document(visitor, frame, main).into_string()).into_response()
+}
+
+/// The place in a page at which its parts come one by one.
+const PLACE: &str = "<!--parts-->";
+
+/// Returns the mark of the place at which the parts of a page come.
+pub(super) fn place() -> Markup {
+    PreEscaped(PLACE.to_owned())
+}
+
+/// Returns a page whose parts, at [`place`], are sent as they come.
+pub(super) fn page_in_parts(
+    visitor: &Visitor,
+    frame: &Frame<'_>,
+    main: &Markup,
+    parts: impl Stream<Item = Markup> + Send + 'static,
+) -> Response {
+    let whole = document(visitor, frame, main).into_string();
+    let (before, after) = whole.split_once(PLACE).unwrap_or((&whole, ""));
+    let (before, after) = (stream::iter([before.to_owned()]), stream::iter([after.to_owned()]));
+    let all = before.chain(parts.map(Markup::into_string)).chain(after).map(Ok::<_, Infallible>);
+    // nginx collects a response before it passes it on, unless this header says otherwise.
+    let headers = [(HeaderName::from_static("x-accel-buffering"), "no")];
+    (headers, Html(Body::from_stream(all))).into_response()
 }
 
 /// Returns a page with a status.
@@ -243,7 +271,11 @@ fn help() -> Markup {
         dialog id="help" aria-labelledby="help-title" {
             form method="dialog" {
                 header { h2 id="help-title" { "Keys" } button { "Close" } }
-                dl { @for (key, does) in keys { div { dt { @for key in key.split(' ') { kbd { (key) } " " } } dd { (does) } } } }
+                dl {
+                    @for (key, does) in keys {
+                        div { dt { @for key in key.split(' ') { kbd { (key) } " " } } dd { (does) } }
+                    }
+                }
             }
         }
     }

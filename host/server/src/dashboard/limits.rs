@@ -51,16 +51,34 @@ fn holds_section(visitor: &Visitor, held: &[(String, Hold)], more: bool) -> Mark
                 div class="scroll" tabindex="0" role="region" aria-label="Holds" {
                     table class="rows" {
                         caption class="vh" { "Holds in force" }
-                        thead { tr { th scope="col" { "Held" } th scope="col" class="grow" { "Why" } th scope="col" class="c-waited" { "By" } th scope="col" class="num c-key" { "Since" } th scope="col" class="num" { "Until" } th { span class="vh" { "Release" } } } }
+                        thead {
+                            tr {
+                                th scope="col" { "Held" }
+                                th scope="col" class="grow" { "Why" }
+                                th scope="col" class="c-waited" { "By" }
+                                th scope="col" class="num c-key" { "Since" }
+                                th scope="col" class="num" { "Until" }
+                                th { span class="vh" { "Release" } }
+                            }
+                        }
                         tbody {
                             @for (scope, hold) in held {
                                 tr {
-                                    td { (state("held", "")) a href=(jobs_of(visitor, hold)) { (line(&hold.what().replace('`', ""))) } }
+                                    td {
+                                        (state("held", ""))
+                                        a href=(jobs_of(visitor, hold)) { (line(&hold.what().replace('`', ""))) }
+                                    }
                                     td class="grow" { (line(&hold.reason)) }
                                     td class="c-waited" { (hold.by.as_deref().map(line).unwrap_or("–".into())) }
                                     td class="num c-key" { (ago(hold.since, visitor.now)) }
-                                    td class="num" { @match hold.until { Some(until) => span title={ (full(until)) " UTC" } { (ago(until, visitor.now)) }, None => "released" } }
-                                    td class="num" { @if visitor.may_operate() { (act(visitor, "holds/release", "small", html! { "Release" }, &[("scope", scope)])) } }
+                                    td class="num" {
+                                        @match hold.until { Some(until) => span title={ (full(until)) " UTC" } { (ago(until, visitor.now)) }, None => "released" }
+                                    }
+                                    td class="num" {
+                                        @if visitor.may_operate() {
+                                            (act(visitor, "holds/release", "small", html! { "Release" }, &[("scope", scope)]))
+                                        }
+                                    }
                                 }
                             }
                         }
@@ -73,11 +91,26 @@ fn holds_section(visitor: &Visitor, held: &[(String, Hold)], more: bool) -> Mark
                     (marks(visitor))
                     div class="row" {
                         label class="field" { span { "Hold" }
-                            select name="kind" { option value="key" { "a key" } option value="task" { "a task" } option value="plugin" { "a plugin" } option value="group" { "a limit group" } option value="all" { "all jobs" } }
+                            select name="kind" {
+                                option value="key" { "a key" }
+                                option value="task" { "a task" }
+                                option value="plugin" { "a plugin" }
+                                option value="group" { "a limit group" }
+                                option value="all" { "all jobs" }
+                            }
                         }
-                        label class="field grow" { span { "Its name" } input type="text" name="name" maxlength="300" autocomplete="off" spellcheck="false"; }
-                        label class="field" { span { "For" } input type="text" name="for" placeholder="until released"; }
-                        label class="field grow" { span { "Why" } input type="text" name="reason" maxlength=(bounds::HOLD_REASON_BYTES_MAX) autocomplete="off"; }
+                        label class="field grow" {
+                            span { "Its name" }
+                            input type="text" name="name" maxlength="300" autocomplete="off" spellcheck="false";
+                        }
+                        label class="field" {
+                            span { "For" }
+                            input type="text" name="for" placeholder="until released";
+                        }
+                        label class="field grow" {
+                            span { "Why" }
+                            input type="text" name="reason" maxlength=(bounds::HOLD_REASON_BYTES_MAX) autocomplete="off";
+                        }
                         button class="primary" { "Hold" }
                     }
                 }
@@ -102,21 +135,41 @@ fn limits_section(visitor: &Visitor, groups: &[Limit]) -> Markup {
             div class="scroll" tabindex="0" role="region" aria-label="Limits" {
                 table class="rows" {
                     caption class="vh" { "Limit groups" }
-                    thead { tr { th scope="col" class="grow" { "Group" } th scope="col" class="num" { "Running" } th scope="col" class="num" { "In all" } th scope="col" class="num" { "Per key" } th scope="col" class="c-waited" { "From" } @if visitor.may_operate() { th scope="col" { "Set" } } } }
+                    thead {
+                        tr {
+                            th scope="col" class="grow" { "Group" }
+                            th scope="col" class="num" { "Running" }
+                            th scope="col" class="num" { "In all" }
+                            th scope="col" class="num" { "Per key" }
+                            th scope="col" class="c-waited" { "From" }
+                            @if visitor.may_operate() { th scope="col" { "Set" } }
+                        }
+                    }
                     tbody {
                         @for group in groups {
                             tr id=(group.group) {
                                 td class="grow" {
-                                    a class="job" href=(visitor.link(&format!("jobs?where=state:running,waiting%20task:{}", encode(&group.tasks.join(","))))) { (line(&group.group)) }
+                                    a class="job" href=(visitor.link(&format!("jobs?where=state:running,waiting%20task:{}", encode(&group.tasks.join(","))))) {
+                                        (line(&group.group))
+                                    }
                                     @if group.tasks.len() > 1 { span class="why" { (group.tasks.len()) " tasks" } }
                                 }
                                 td class="num" {
                                     (count(group.running))
-                                    @if let Some(total) = group.total.filter(|total| *total > 0) { " " meter min="0" max=(total) value=(group.running.min(total.into())) { (group.running) " of " (total) } }
+                                    @if let Some(total) = group.total.filter(|total| *total > 0) {
+                                        " "
+                                        meter min="0" max=(total) value=(group.running.min(total.into())) {
+                                            (group.running)
+                                            " of "
+                                            (total)
+                                        }
+                                    }
                                 }
                                 td class="num" { (number(group.total)) }
                                 td class="num" { (number(group.per_key)) }
-                                td class="c-waited" { @if group.set.is_some() { strong { "set" } } @else { "declared" } }
+                                td class="c-waited" {
+                                    @if group.set.is_some() { strong { "set" } } @else { "declared" }
+                                }
                                 @if visitor.may_operate() {
                                     td { form class="inline" method="post" action=(visitor.link("limits")) {
                                         (marks(visitor))
@@ -124,7 +177,9 @@ fn limits_section(visitor: &Visitor, groups: &[Limit]) -> Markup {
                                         input type="number" name="total" min="0" max="1000000" placeholder="in all" aria-label={ "In all, of " (group.group) };
                                         input type="number" name="per_key" min="0" max="1000000" placeholder="per key" aria-label={ "Per key, of " (group.group) };
                                         button class="small" { "Set" }
-                                        @if group.set.is_some() { button class="small" name="clear" value="yes" { "Clear" } }
+                                        @if group.set.is_some() {
+                                            button class="small" name="clear" value="yes" { "Clear" }
+                                        }
                                     } }
                                 }
                             }
@@ -134,7 +189,11 @@ fn limits_section(visitor: &Visitor, groups: &[Limit]) -> Markup {
                                     td {} td {}
                                     td class="num" { (number(key.per_key)) }
                                     td class="c-waited" { strong { "set" } }
-                                    @if visitor.may_operate() { td { (act(visitor, "limits", "small", html! { "Clear" }, &[("group", &group.group), ("key", &key.key), ("clear", "yes")])) } }
+                                    @if visitor.may_operate() {
+                                        td {
+                                            (act(visitor, "limits", "small", html! { "Clear" }, &[("group", &group.group), ("key", &key.key), ("clear", "yes")]))
+                                        }
+                                    }
                                 }
                             }
                         }
@@ -146,9 +205,20 @@ fn limits_section(visitor: &Visitor, groups: &[Limit]) -> Markup {
                 form class="fields" method="post" action=(visitor.link("limits")) {
                     (marks(visitor))
                     div class="row" {
-                        label class="field" { span { "Limit of one key in" } select name="group" { @for group in groups { option value=(group.group) { (line(&group.group)) } } } }
-                        label class="field grow" { span { "Key" } input type="text" name="key" required autocomplete="off" spellcheck="false"; }
-                        label class="field" { span { "At once" } input type="number" name="per_key" min="0" max="1000000" required; }
+                        label class="field" {
+                            span { "Limit of one key in" }
+                            select name="group" {
+                                @for group in groups { option value=(group.group) { (line(&group.group)) } }
+                            }
+                        }
+                        label class="field grow" {
+                            span { "Key" }
+                            input type="text" name="key" required autocomplete="off" spellcheck="false";
+                        }
+                        label class="field" {
+                            span { "At once" }
+                            input type="number" name="per_key" min="0" max="1000000" required;
+                        }
                         button { "Set" }
                     }
                 }

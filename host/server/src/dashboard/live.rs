@@ -209,11 +209,11 @@ pub(super) async fn batch(State(dashboard): State<Dashboard>, visitor: Visitor, 
     })
 }
 
-/// What is known of the rows of a list.
+/// The rows of a list as they were sent.
 #[derive(Default)]
 struct Rows {
     sent: Sent,
-    /// What a row shows that changes besides its times.
+    /// The part of each row that changes besides its times.
     shown: HashMap<JobId, String>,
     is_first: bool,
     fresh: usize,

@@ -68,7 +68,9 @@ fn content(visitor: &Visitor, to: &str, is_wrong: bool) -> Markup {
             label for="token" { "Token" }
             input id="token" name="token" type="password" autocomplete="current-password" required autofocus spellcheck="false";
             button class="primary" { "Sign in" }
-            p class="note" { "A token of the host's settings. It is asked for again after twelve hours, and after the host was restarted." }
+            p class="note" {
+                "A token of the host's settings. It is asked for again after twelve hours, and after the host was restarted."
+            }
         }
     }
 }

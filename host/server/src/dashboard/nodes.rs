@@ -36,7 +36,18 @@ pub(super) fn content(visitor: &Visitor, nodes: &[Node]) -> Markup {
         div class="scroll" tabindex="0" role="region" aria-label="Hosts" {
             table class="rows" {
                 caption class="vh" { "Hosts" }
-                thead { tr { th scope="col" { "State" } th scope="col" class="grow" { "Host" } th scope="col" { "Running" } th scope="col" class="num c-waited" { "Memory" } th scope="col" class="c-ran" { "Version" } th scope="col" class="c-id" { "Settings" } th scope="col" class="num c-key" { "Started" } th scope="col" class="num" { "Seen" } } }
+                thead {
+                    tr {
+                        th scope="col" { "State" }
+                        th scope="col" class="grow" { "Host" }
+                        th scope="col" { "Running" }
+                        th scope="col" class="num c-waited" { "Memory" }
+                        th scope="col" class="c-ran" { "Version" }
+                        th scope="col" class="c-id" { "Settings" }
+                        th scope="col" class="num c-key" { "Started" }
+                        th scope="col" class="num" { "Seen" }
+                    }
+                }
                 tbody { @for node in nodes { (row(visitor, node, settings)) } }
             }
         }
@@ -44,7 +55,15 @@ pub(super) fn content(visitor: &Visitor, nodes: &[Node]) -> Markup {
             section {
                 header { h2 { (line(&node.name)) } span class="dim mono" { (node.id) } }
                 p class="note chips" {
-                    @for plugin in &node.plugins { span class="chip" { (line(&plugin.id)) " " (first_line(&plugin.version, 24)) " " (plugin.digest.chars().take(8).collect::<String>()) } }
+                    @for plugin in &node.plugins {
+                        span class="chip" {
+                            (line(&plugin.id))
+                            " "
+                            (first_line(&plugin.version, 24))
+                            " "
+                            (plugin.digest.chars().take(8).collect::<String>())
+                        }
+                    }
                     @if node.plugins.is_empty() { "No plugins." }
                 }
             }
@@ -58,13 +77,31 @@ fn row(visitor: &Visitor, node: &Node, settings: Option<&str>) -> Markup {
     html! {
         tr {
             td class="c-state" {
-                @if is_silent { (state("unknown", "silent")) } @else if node.draining { (state("retrying", "stopping")) } @else { (state("succeeded", "live")) }
+                @if is_silent {
+                    (state("unknown", "silent"))
+                } @else if node.draining {
+                    (state("retrying", "stopping"))
+                } @else {
+                    (state("succeeded", "live"))
+                }
             }
-            td class="grow" { span class="job" { (line(&node.name)) } @if node.here { span class="why" { "this one" } } }
-            td { meter min="0" max=(node.capacity.max(1)) value=(node.running) { } " " (node.running) " of " (node.capacity) }
+            td class="grow" {
+                span class="job" { (line(&node.name)) }
+                @if node.here { span class="why" { "this one" } }
+            }
+            td {
+                meter min="0" max=(node.capacity.max(1)) value=(node.running) { }
+                " "
+                (node.running)
+                " of "
+                (node.capacity)
+            }
             td class="num c-waited" { (node.memory_budget.map_or("–".into(), size)) }
             td class="c-ran" { (first_line(&node.version, 24)) }
-            td class="c-id mono" { (node.settings.as_deref().map_or("–".into(), |digest| first_line(digest, 12))) @if other_settings { " " (state("retrying", "differs")) } }
+            td class="c-id mono" {
+                (node.settings.as_deref().map_or("–".into(), |digest| first_line(digest, 12)))
+                @if other_settings { " " (state("retrying", "differs")) }
+            }
             td class="num c-key" { (ago(node.started_at, visitor.now)) }
             td class="num" { (ago(node.seen_at, visitor.now)) }
         }

@@ -38,7 +38,9 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -
                         tr {
                             td class="c-state" { (badge(operation)) }
                             td class="grow" {
-                                a class="job" href=(visitor.link(&format!("operations/{}", operation.id))) { (name(operation)) }
+                                a class="job" href=(visitor.link(&format!("operations/{}", operation.id))) {
+                                    (name(operation))
+                                }
                                 span class="why" { (line(&operation.filter)) }
                                 span class="under" { (line(&operation.filter)) }
                             }
@@ -52,9 +54,15 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -
             }
         }
         @if found.operations.is_empty() {
-            p class="empty" { "None yet. Select rows of the " a href=(visitor.link("jobs")) { "jobs" } ", or all that match a filter." }
+            p class="empty" {
+                "None yet. Select rows of the "
+                a href=(visitor.link("jobs")) { "jobs" }
+                ", or all that match a filter."
+            }
         }
-        nav class="pager" aria-label="Pages of the list" { @if let Some(next) = &found.next { a class="btn" href=(next) rel="next" { "Older" } } }
+        nav class="pager" aria-label="Pages of the list" {
+            @if let Some(next) = &found.next { a class="btn" href=(next) rel="next" { "Older" } }
+        }
     };
     let frame = Frame { title: "Operations", section: Section::Operations, live: Some("live/health".into()) };
     Ok(page(&visitor, &frame, &main))
@@ -107,14 +115,18 @@ pub(super) fn content(visitor: &Visitor, operation: &CoreOperation) -> Markup {
         div class="head" {
             (badge(operation)) h1 { (name(operation)) } span class="mono dim" { (operation.id) }
             @if is_open && visitor.may_operate() {
-                div class="acts" { (act(visitor, &format!("operations/{}/cancel", operation.id), "danger", html! { "Stop" }, &[])) }
+                div class="acts" {
+                    (act(visitor, &format!("operations/{}/cancel", operation.id), "danger", html! { "Stop" }, &[]))
+                }
             }
         }
         dl class="numbers" {
             div { dt { "Changed" } dd { (count(operation.changed)) } }
             div { dt { "Skipped" } dd { (count(operation.skipped)) } }
         }
-        @if let Some(reason) = &operation.reason { div class="say failed" { p { strong { "Halted. " } (line(reason)) } } }
+        @if let Some(reason) = &operation.reason {
+            div class="say failed" { p { strong { "Halted: " } (line(reason)) } }
+        }
         dl class="facts" {
             div { dt { "Begun" } dd { (ago(operation.created_at, visitor.now)) } }
             @if let Some(ended) = operation.ended_at { div { dt { "Ended" } dd { (ago(ended, visitor.now)) } } }
@@ -123,13 +135,23 @@ pub(super) fn content(visitor: &Visitor, operation: &CoreOperation) -> Markup {
             @if let Some(spread) = operation.spread_ms { div { dt { "Spread over" } dd { (brief(spread)) } } }
         }
         section {
-            header { h2 { "Filter" } a class="dim" href=(visitor.link(&format!("jobs?where={}", encode(&operation.filter)))) { "jobs that match now" } }
-            pre tabindex="0" aria-label="Filter" { (line(&operation.filter)) }
+            header {
+                h2 { "Filter" }
+                a class="dim" href=(visitor.link(&format!("jobs?where={}", encode(&operation.filter)))) {
+                    "jobs that match now"
+                }
+            }
+            pre tabindex="0" role="region" aria-label="Filter" { (line(&operation.filter)) }
         }
         @if !operation.tried.is_empty() {
             section {
                 header { h2 { "Jobs that were tried first" } }
-                p class="note chips" { @for job in &operation.tried { a class="chip" href=(visitor.link(&format!("jobs/{job}"))) { (job) } " " } }
+                p class="note chips" {
+                    @for job in &operation.tried {
+                        a class="chip" href=(visitor.link(&format!("jobs/{job}"))) { (job) }
+                        " "
+                    }
+                }
             }
         }
     }

@@ -46,7 +46,7 @@ pub(super) fn content(visitor: &Visitor, host: &Host, pulse: &Arc<Pulse>) -> Mar
         div class="head" { h1 { "Overview" } span class="dim" { "all hosts" } }
         (numbers(&known.summary))
         div class="charts" {
-            (chart("ended", "Attempts that ended, a minute", &samples, &[
+            (chart("ended", "Ended a minute", &samples, &[
                 Line { class: "succeeded", name: "returned", of: |sample| Some(sample.ended?.saturating_sub(sample.failed?)) },
                 Line { class: "failed", name: "failed", of: |sample| sample.failed },
             ]))
@@ -73,8 +73,8 @@ fn numbers(summary: &Summary) -> Markup {
         ("Waiting", count(sum(|task| task.waiting))),
         ("Longest due", summary.oldest_due_ms.map_or_else(|| "–".to_owned(), brief)),
         ("Ended a second", unless_unknown(format!("{:.1}", ended as f64 / 60.0))),
-        ("Failed, last hour", unless_unknown(count(failed))),
-        ("Guest time, last hour", unless_unknown(brief(cpu))),
+        ("Failed in 1 h", unless_unknown(count(failed))),
+        ("Guest time in 1 h", unless_unknown(brief(cpu))),
     ];
     html! { dl class="numbers six" { @for (name, value) in numbers { div { dt { (name) } dd { (value) } } } } }
 }
@@ -102,7 +102,9 @@ fn attention(visitor: &Visitor, host: &Host, known: &Known) -> Markup {
                         }
                     }
                 }
-                @if known.failures.len() > ATTENTION { p class="note" { a href=(visitor.link("failures?state=open")) { "All open failures" } } }
+                @if known.failures.len() > ATTENTION {
+                    p class="note" { a href=(visitor.link("failures?state=open")) { "All open failures" } }
+                }
             }
         }
     }
@@ -114,7 +116,11 @@ fn failure_item(visitor: &Visitor, failure: &Failure) -> Markup {
             (state("failed", "fails"))
             a href=(visitor.link(&format!("failures/{}", encode(&failure.fingerprint)))) { (line(&failure.task)) }
             span class="why" { (first_line(&failure.message, 160)) }
-            span class="n" { (counted(failure.count, "job", "jobs")) ", last " (ago(failure.last_seen_at, visitor.now)) }
+            span class="n" {
+                (counted(failure.count, "job", "jobs"))
+                ", last "
+                (ago(failure.last_seen_at, visitor.now))
+            }
         }
     }
 }
@@ -161,27 +167,43 @@ fn tasks(visitor: &Visitor, summary: &Summary) -> Markup {
                             @let has_failed = hour.is_some_and(|hour| hour.failed > 0);
                             tr {
                                 td class="grow" {
-                                    a class="job" href=(visitor.link(&format!("jobs?where=task:{}", encode(&task.task)))) { (line(&task.task)) }
+                                    a class="job" href=(visitor.link(&format!("jobs?where=task:{}", encode(&task.task)))) {
+                                        (line(&task.task))
+                                    }
                                     @if task.held { span class="why" { "held" } }
                                 }
                                 td class="num" { (count(task.running)) }
                                 td class="num" { (count(task.waiting)) }
                                 td class="num c-tries" { (number(hour.map(|hour| hour.ended))) }
                                 td class="num" {
-                                    @if has_failed { a class="bad" href=(visitor.link(&format!("failures?task={}", encode(&task.task)))) { (shape("failed")) " " (number(hour.map(|hour| hour.failed))) } }
+                                    @if has_failed {
+                                        a class="bad" href=(visitor.link(&format!("failures?task={}", encode(&task.task)))) {
+                                            (shape("failed"))
+                                            " "
+                                            (number(hour.map(|hour| hour.failed)))
+                                        }
+                                    }
                                     @else { (number(hour.map(|hour| hour.failed))) }
                                 }
                                 td class="num c-waited" { (quantiles(&task.wait)) }
                                 td class="num c-ran" { (quantiles(&task.run)) }
-                                td class="num c-guest" { @match hour { Some(hour) => (brief(hour.cpu_ms)), None => span class="dim" { "–" } } }
-                                td class="num c-id" { @match hour { Some(hour) => (size(hour.memory_peak_bytes)), None => span class="dim" { "–" } } }
+                                td class="num c-guest" {
+                                    @match hour { Some(hour) => (brief(hour.cpu_ms)), None => span class="dim" { "–" } }
+                                }
+                                td class="num c-id" {
+                                    @match hour { Some(hour) => (size(hour.memory_peak_bytes)), None => span class="dim" { "–" } }
+                                }
                             }
                         }
                     }
                 }
             }
-            @if summary.tasks.is_empty() { p class="empty" { "No task has run yet. " a href=(visitor.link("run")) { "Run one by hand" } "." } }
-            @if summary.more || summary.tasks.len() > TASKS { p class="note" { "More tasks than these exist; those that used the most processor time are first." } }
+            @if summary.tasks.is_empty() {
+                p class="empty" { "No task has run yet. " a href=(visitor.link("run")) { "Run one by hand" } "." }
+            }
+            @if summary.more || summary.tasks.len() > TASKS {
+                p class="note" { "More tasks than these exist; those that used the most processor time are first." }
+            }
         }
     }
 }
@@ -195,7 +217,10 @@ fn keys(visitor: &Visitor, summary: &Summary) -> Markup {
                 dl class="bill narrow" {
                     @for key in keys {
                         dt { a href=(visitor.link(&format!("jobs?key={}", encode(&key.key)))) { (line(&key.key)) } }
-                        dd { (brief(key.cpu_ms)) @if key.error_ms > 0.0 { span class="dim" { " or " (brief(key.error_ms)) " less" } } }
+                        dd {
+                            (brief(key.cpu_ms))
+                            @if key.error_ms > 0.0 { span class="dim" { " or " (brief(key.error_ms)) " less" } }
+                        }
                     }
                 }
             }

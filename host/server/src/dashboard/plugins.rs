@@ -36,12 +36,26 @@ pub(super) fn content(visitor: &Visitor, catalog: &Catalog) -> Markup {
         div class="scroll" tabindex="0" role="region" aria-label="Plugins" {
             table class="rows" {
                 caption class="vh" { "Plugins" }
-                thead { tr { th scope="col" { "State" } th scope="col" class="grow" { "Plugin" } th scope="col" { "Version" } th scope="col" class="c-id" { "Digest" } th scope="col" class="num c-waited" { "Size" } th scope="col" class="num c-ran" { "Tasks" } th scope="col" class="num c-key" { "Topics" } th scope="col" class="num" { "Since" } } }
+                thead {
+                    tr {
+                        th scope="col" { "State" }
+                        th scope="col" class="grow" { "Plugin" }
+                        th scope="col" { "Version" }
+                        th scope="col" class="c-id" { "Digest" }
+                        th scope="col" class="num c-waited" { "Size" }
+                        th scope="col" class="num c-ran" { "Tasks" }
+                        th scope="col" class="num c-key" { "Topics" }
+                        th scope="col" class="num" { "Since" }
+                    }
+                }
                 tbody {
                     @for (id, file) in pending.iter().take(FILES) {
                         tr {
                             td class="c-state" { (state("running", step(file.step))) }
-                            td class="grow" { span class="job" { (line(id.as_str())) } span class="why" { (line(&file.file.display().to_string())) } }
+                            td class="grow" {
+                                span class="job" { (line(id.as_str())) }
+                                span class="why" { (line(&file.file.display().to_string())) }
+                            }
                             td {} td class="c-id" {} td class="c-waited" {} td class="c-ran" {} td class="c-key" {}
                             td class="num" { (ago(Moment(file.since), visitor.now)) }
                         }
@@ -50,7 +64,9 @@ pub(super) fn content(visitor: &Visitor, catalog: &Catalog) -> Markup {
                 }
             }
         }
-        @if files.is_empty() && pending.is_empty() { p class="empty" { "None. Put a " code { ".wasm" } " file into the plugin folder." } }
+        @if files.is_empty() && pending.is_empty() {
+            p class="empty" { "None. Put a " code { ".wasm" } " file into the plugin folder." }
+        }
     }
 }
 
@@ -79,10 +95,15 @@ fn row(visitor: &Visitor, file: &PluginFile) -> Markup {
             td class="c-state" { (badge(file)) }
             td class="grow" {
                 @match &file.id { Some(id) => a class="job" href=(visitor.link(&format!("plugins/{}", encode(id)))) { (line(name)) }, None => span class="job" { (line(name)) } }
-                @if let Some(reason) = reason { span class="why" { (first_line(reason, 200)) } span class="under" { (first_line(reason, 200)) } }
+                @if let Some(reason) = reason {
+                    span class="why" { (first_line(reason, 200)) }
+                    span class="under" { (first_line(reason, 200)) }
+                }
             }
             td { (loaded.map_or("–".into(), |loaded| first_line(&loaded.version, 24))) }
-            td class="c-id mono dim" { (loaded.map_or(String::new(), |loaded| loaded.digest.chars().take(12).collect())) }
+            td class="c-id mono dim" {
+                (loaded.map_or(String::new(), |loaded| loaded.digest.chars().take(12).collect()))
+            }
             td class="num c-waited" { (loaded.map_or(String::new(), |loaded| size(loaded.bytes))) }
             td class="num c-ran" { (loaded.map_or(0, |loaded| loaded.tasks.len())) }
             td class="num c-key" { (loaded.map_or(0, |loaded| loaded.topics.len())) }
@@ -101,7 +122,11 @@ pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(id): P
     let title = file.id.clone().unwrap_or_else(|| file.file.clone());
     let loaded = file.loaded.as_ref();
     let main = html! {
-        div class="head" { (badge(&file)) h1 { (line(&title)) } @if let Some(loaded) = loaded { span class="dim" { (first_line(&loaded.version, 40)) } } }
+        div class="head" {
+            (badge(&file))
+            h1 { (line(&title)) }
+            @if let Some(loaded) = loaded { span class="dim" { (first_line(&loaded.version, 40)) } }
+        }
         @if let Some(refused) = &file.refused { (refusal(&visitor, refused, loaded.is_some())) }
         @if let Some(loaded) = loaded {
             dl class="facts" {
@@ -119,7 +144,13 @@ pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(id): P
                 }
                 div {
                     (grants(&catalog, id.as_ref(), &file))
-                    section { header { h2 { "Imports" } span class="dim" { "what it asks for" } } p class="note chips" { @for import in &loaded.imports { span class="chip" { (line(import)) } } @if loaded.imports.is_empty() { "None." } } }
+                    section {
+                        header { h2 { "Imports" } span class="dim" { "what it asks for" } }
+                        p class="note chips" {
+                            @for import in &loaded.imports { span class="chip" { (line(import)) } }
+                            @if loaded.imports.is_empty() { "None." }
+                        }
+                    }
                 }
             }
         }
@@ -131,7 +162,10 @@ pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(id): P
 fn refusal(visitor: &Visitor, refused: &Refusal, has_other: bool) -> Markup {
     html! {
         div class="say failed" {
-            p { strong { "Refused " (ago(refused.since, visitor.now)) ". " } @if has_other { "The version that was loaded before goes on." } }
+            p {
+                strong { "Refused " (ago(refused.since, visitor.now)) ". " }
+                @if has_other { "The version that was loaded before goes on." }
+            }
             @for problem in &refused.problems { pre class="plain" { (lines(problem)) } }
             @if let Some(retry) = refused.retry { p { "It is tried again " (ago(retry, visitor.now)) "." } }
         }
@@ -155,15 +189,30 @@ fn task_section(visitor: &Visitor, task: &TaskDocument) -> Markup {
             header {
                 h2 { a href=(visitor.link(&format!("jobs?where=task:{}", encode(&task.task)))) { (line(&task.task)) } }
                 span class="gap" {}
-                @if visitor.may_enqueue() { a class="btn" href=(visitor.link(&format!("run?task={}", encode(&task.task)))) { "Run a job" } }
+                @if visitor.may_enqueue() {
+                    a class="btn" href=(visitor.link(&format!("run?task={}", encode(&task.task)))) { "Run a job" }
+                }
             }
             dl class="bill" {
                 dt { "At once" } dd { (limit(task.per_key)) " per key, " (limit(task.total)) " in all" }
                 @if let Some(key) = &task.key { dt { "Key from" } dd class="mono" { (line(key)) } }
                 @if task.group != task.task { dt { "Limit group" } dd { (line(&task.group)) } }
                 dt { "When its lane is full" } dd { (task.on_conflict.to_string()) }
-                dt { "Attempts" } dd { (task.attempts) ", " (human(task.backoff_min_ms)) " to " (human(task.backoff_max_ms)) " apart" }
-                dt { "Each attempt" } dd { "up to " (human(task.timeout_ms)) ", " (human(task.cpu_ms)) " of it in the guest" }
+                dt { "Attempts" } dd {
+                    (task.attempts)
+                    ", "
+                    (human(task.backoff_min_ms))
+                    " to "
+                    (human(task.backoff_max_ms))
+                    " apart"
+                }
+                dt { "Each attempt" } dd {
+                    "up to "
+                    (human(task.timeout_ms))
+                    ", "
+                    (human(task.cpu_ms))
+                    " of it in the guest"
+                }
                 dt { "Memory" } dd { (size(task.memory_bytes)) }
                 @if let Some(hour) = hour {
                     dt { "Ended, last hour" } dd { (count(hour.ended)) ", " (count(hour.failed)) " failed" }
@@ -171,7 +220,14 @@ fn task_section(visitor: &Visitor, task: &TaskDocument) -> Markup {
                     dt { "Peak memory, last hour" } dd { (size(hour.memory_peak_bytes)) }
                 }
             }
-            @if let Some(schema) = &task.payload_schema { details { summary { "Schema of its payload" } pre tabindex="0" aria-label="Schema" { (super::content::json(&crate::output::spread(schema.get()))) } } }
+            @if let Some(schema) = &task.payload_schema {
+                details {
+                    summary { "Schema of its payload" }
+                    pre tabindex="0" role="region" aria-label="Schema" {
+                        (super::content::json(&crate::output::spread(schema.get())))
+                    }
+                }
+            }
         }
     }
 }
@@ -181,7 +237,12 @@ fn receive_section(receive: &TaskDocument, topics: &[String]) -> Markup {
         section {
             header { h2 { "Broadcasts" } }
             p class="note chips" { @for topic in topics { span class="chip" { (line(topic)) } } }
-            dl class="bill" { dt { "Each reply" } dd { "up to " (human(receive.timeout_ms)) } dt { "Memory" } dd { (size(receive.memory_bytes)) } }
+            dl class="bill" {
+                dt { "Each reply" }
+                dd { "up to " (human(receive.timeout_ms)) }
+                dt { "Memory" }
+                dd { (size(receive.memory_bytes)) }
+            }
         }
     }
 }
@@ -204,10 +265,20 @@ fn grants(catalog: &Catalog, id: Option<&PluginId>, file: &PluginFile) -> Markup
     html! {
         section {
             header { h2 { "Grants" } span class="dim" { "what it has" } }
-            @if granted.is_empty() && file.kv.is_none() { p class="note" { "None: no network, no files, no environment, nothing kept." } }
+            @if granted.is_empty() && file.kv.is_none() {
+                p class="note" { "None: no network, no files, no environment, nothing kept." }
+            }
             dl class="bill" {
                 @for (kind, what) in &granted { dt { (kind) } dd class="mono" { (line(what)) } }
-                @if let Some(kv) = &file.kv { dt { "Values kept" } dd { (count(kv.values)) ", " (size(kv.bytes)) @if let Some(max) = kv.bytes_max { " of " (size(max)) } } }
+                @if let Some(kv) = &file.kv {
+                    dt { "Values kept" }
+                    dd {
+                        (count(kv.values))
+                        ", "
+                        (size(kv.bytes))
+                        @if let Some(max) = kv.bytes_max { " of " (size(max)) }
+                    }
+                }
             }
             @for note in notes.into_iter().flatten() { p class="note" { (lines(&note.to_string())) } }
         }

@@ -35,7 +35,7 @@ pub(super) struct Reading {
     pub(super) known: Option<Known>,
 }
 
-/// What the store said.
+/// The answers of the store.
 pub(super) struct Known {
     pub(super) summary: Summary,
     /// The open failure groups, at most [`LISTED`].
@@ -138,14 +138,20 @@ async fn read(host: &Host) -> Result<Known, StoreError> {
 }
 
 fn verdict(host: &Host, known: &Known) -> Verdict {
+    let health = host.health();
+    if let Err(reason) = &health.store {
+        return Verdict::without_store(&reason.to_string());
+    }
     let catalog = host.catalog();
     let refused = catalog.refused().values().filter_map(|refused| refused.plugin.as_ref());
     let refused: Vec<String> = refused.filter(|id| catalog.plugin(id).is_none()).map(ToString::to_string).collect();
     let all = HoldScope::All.to_string();
+    let held: Vec<String> = known.holds.iter().map(|hold| hold.what().replace('`', "")).collect();
     Verdict::of(&Signs {
         summary: &known.summary,
         refused: &refused,
         all_held: known.holds.iter().any(|hold| hold.kind.to_string() == all),
-        draining: host.health().draining,
+        held: &held,
+        draining: health.draining,
     })
 }

@@ -25,7 +25,7 @@ use super::visitor::Visitor;
 /// The number of tasks that the page offers.
 const TASKS: usize = 500;
 
-/// What the fields begin with.
+/// The values that the fields begin with.
 #[derive(Default)]
 struct Like {
     key: String,
@@ -68,7 +68,7 @@ fn like_job(key: Option<String>, payload: &[u8]) -> Like {
         Ok(_) => Like { key, note: Some("The payload of that job is too large for a form."), ..Like::default() },
         Err(_) => Like {
             key,
-            note: Some("The payload of that job is no text, and has no place in a form."),
+            note: Some("The payload of that job is not text, so a form cannot hold it."),
             ..Like::default()
         },
     }
@@ -86,14 +86,24 @@ fn content(
         form class="filter" action=(visitor.link("run")) {
             label { span class="vh" { "Task" }
                 select name="task" {
-                    @for task in tasks { option value=(task.name) selected[chosen == Some(&task.name)] { (line(task.name.as_str())) } }
+                    @for task in tasks {
+                        option value=(task.name) selected[chosen == Some(&task.name)] { (line(task.name.as_str())) }
+                    }
                 }
             }
             button { "Choose" }
         }
         @if tasks.is_empty() { p class="empty" { "No task that you may run is loaded." } }
         @if let Some(task) = chosen {
-            @if !tasks.iter().any(|known| known.name == *task) { div class="say retrying" { p { "This host has no task " (line(task.as_str())) " that you may run; another host may have it." } } }
+            @if !tasks.iter().any(|known| known.name == *task) {
+                div class="say retrying" {
+                    p {
+                        "Task "
+                        (line(task.as_str()))
+                        " is not loaded on this host, or you may not run it; another host may have it."
+                    }
+                }
+            }
             @if let Some(note) = like.note { div class="say retrying" { p { (note) } } }
             form class="fields" method="post" action=(visitor.link("run")) {
                 (marks(visitor))
@@ -102,18 +112,34 @@ fn content(
                     Some(fields) => {
                         input type="hidden" name="as" value="fields";
                         (inputs(fields, like.object.as_ref()))
-                        p class="note" { a href=(visitor.link(&format!("run?as=json&task={}", crate::http::encode(task.as_str())))) { "Write it as JSON" } }
+                        p class="note" {
+                            a href=(visitor.link(&format!("run?as=json&task={}", crate::http::encode(task.as_str())))) {
+                                "Write it as JSON"
+                            }
+                        }
                     },
                     None => label class="field" {
                         span { "Payload" }
                         textarea name="payload" rows="12" spellcheck="false" { (lines(&like.payload)) }
-                        small { "JSON, or any text. At most " (size(FORM_BYTES_MAX / 3)) "; " code { "wharf job enqueue --input @FILE" } " takes more, and bytes." }
+                        small {
+                            "JSON, or any text. At most "
+                            (size(FORM_BYTES_MAX / 3))
+                            "; "
+                            code { "wharf job enqueue --input @FILE" }
+                            " takes more, and bytes."
+                        }
                     },
                 }
                 div class="row" {
-                    label class="field grow" { span { "Key" } input type="text" name="key" value=(like.key) placeholder="from the payload, if the task says so" autocomplete="off" spellcheck="false"; }
+                    label class="field grow" {
+                        span { "Key" }
+                        input type="text" name="key" value=(like.key) placeholder="from the payload, if the task says so" autocomplete="off" spellcheck="false";
+                    }
                     label class="field" { span { "Priority" } input type="number" name="priority" placeholder="0"; }
-                    label class="field" { span { "Not before" } input type="text" name="delay" placeholder="now, or in 10m"; }
+                    label class="field" {
+                        span { "Not before" }
+                        input type="text" name="delay" placeholder="now, or in 10m";
+                    }
                 }
                 div { button class="primary" { "Run " (line(task.as_str())) } }
             }

@@ -78,7 +78,9 @@ pub(super) fn inputs(fields: &[Field], like: Option<&Map<String, Value>>) -> Mar
                     Input::Check => select name=(name) { option value="" { "–" } @for word in ["true", "false"] { option value=(word) selected[value.map(plain).as_deref() == Some(word)] { (word) } } },
                     Input::Choice(values) => select name=(name) {
                         option value="" { "–" }
-                        @for each in values { option value=(each) selected[value == Some(each)] { (first_line(&plain(each), 80)) } }
+                        @for each in values {
+                            option value=(each) selected[value == Some(each)] { (first_line(&plain(each), 80)) }
+                        }
                     },
                 }
                 @if let Some(note) = &field.note { small { (note) } }

@@ -60,7 +60,9 @@ pub(super) fn timeline(job: &Job, attempts: &AttemptList, now: Timestamp) -> Opt
                                     }
                                 }
                                 td class="num" { (length(span.waited_from, began)) }
-                                td class="num c-ran" { @if span.began.is_some() { (length(began, span.ended)) } @else { "–" } }
+                                td class="num c-ran" {
+                                    @if span.began.is_some() { (length(began, span.ended)) } @else { "–" }
+                                }
                                 td class="outcome" { (span.outcome) span class="why" { (span.summary) } }
                             }
                         }

@@ -16,25 +16,27 @@ pub(super) enum Tone {
     Unknown,
 }
 
-/// How it goes.
+/// The verdict on the whole cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) tone: Tone,
     /// The sentence.
     pub(super) what: String,
-    /// What else is to be known.
+    /// A second sentence, with less weight.
     pub(super) rest: String,
     /// The one thing to do: its name and its page, below the root of the dashboard.
     pub(super) todo: Option<(&'static str, String)>,
 }
 
-/// What a verdict is made of.
+/// The facts that a verdict is made of.
 pub(super) struct Signs<'s> {
     pub(super) summary: &'s Summary,
     /// The plugins whose only version was refused.
     pub(super) refused: &'s [String],
     /// True if a hold is on all jobs.
     pub(super) all_held: bool,
+    /// The scopes of the holds in force: jobs that they keep waiting are not late.
+    pub(super) held: &'s [String],
     /// True if this host is stopping.
     pub(super) draining: bool,
 }
@@ -102,9 +104,13 @@ impl Verdict {
         }
         let moved: u64 = tasks.iter().filter_map(|task| task.minute.as_ref()).map(|minute| minute.ended).sum();
         let oldest = oldest_due_ms.unwrap_or_default();
-        let waits = format!("The oldest job that could run waits {}.", brief(oldest));
+        let waits = format!("The oldest job has been due for {}.", brief(oldest));
         if oldest > STUCK_MS && moved == 0 && running == 0 {
-            let what = format!("Nothing moves: {}, and none runs.", counted(waiting, "job waits", "jobs wait"));
+            let wait = counted(waiting, "job waits", "jobs wait");
+            if let Some(verdict) = held(signs, format!("{wait} and none runs")) {
+                return verdict.rest(waits);
+            }
+            let what = format!("Nothing moves: {wait}, and none runs.");
             return Verdict::new(Tone::Bad, what).rest(waits).todo("See why they wait", "jobs?state=waiting");
         }
         if signs.draining {
@@ -115,6 +121,9 @@ impl Verdict {
             ));
         }
         if oldest > LATE_MS {
+            if let Some(verdict) = held(signs, counted(waiting, "job waits", "jobs wait")) {
+                return verdict.rest(waits);
+            }
             return Verdict::new(Tone::Warning, waits)
                 .rest(format!(
                     "{} wait, {} run, {} ended in the last minute.",
@@ -143,6 +152,18 @@ impl Verdict {
         );
         Verdict::new(Tone::Good, what).rest(of_hour)
     }
+}
+
+/// Returns the verdict where holds may be why jobs wait.
+fn held(signs: &Signs<'_>, what: String) -> Option<Verdict> {
+    let (first, rest) = signs.held.split_first()?;
+    let others = if rest.is_empty() {
+        String::new()
+    } else {
+        format!(", and {} more", counted(rest.len() as u64, "hold", "holds"))
+    };
+    let verdict = Verdict::new(Tone::Warning, format!("{what}; {first} is held{others}."));
+    Some(verdict.todo("Look at the holds", "limits#holds"))
 }
 
 /// Returns a task that fails, with its failed and ended attempts of the last minute.
@@ -195,7 +216,7 @@ mod tests {
         };
         let mut changed = summary(Some(3600), tasks);
         let unused = summary(None, Vec::new());
-        let mut signs = Signs { summary: &unused, refused: &[], all_held: false, draining: false };
+        let mut signs = Signs { summary: &unused, refused: &[], all_held: false, held: &[], draining: false };
         change(&mut changed, &mut signs);
         Verdict::of(&Signs { summary: &changed, ..signs })
     }
@@ -219,8 +240,13 @@ mod tests {
     fn nothing_that_moves_is_told_from_what_is_late() {
         let stuck = verdict(vec![task("a/b", 2, 0, 0, 0)], 70_000.0, |_, _| {});
         assert_eq!((stuck.tone, stuck.what.as_str()), (Tone::Bad, "Nothing moves: 2 jobs wait, and none runs."));
+        let held = verdict(vec![task("a/b", 2, 0, 0, 0)], 70_000.0, |_, signs| {
+            signs.held = Box::leak(vec!["key:acme".to_owned(), "key:x".to_owned()].into());
+        });
+        let what = "2 jobs wait and none runs; key:acme is held, and 1 hold more.";
+        assert_eq!((held.tone, held.what.as_str()), (Tone::Warning, what));
         let late = verdict(vec![task("a/b", 2, 1, 9, 0)], 700_000.0, |_, _| {});
-        assert_eq!((late.tone, late.what.as_str()), (Tone::Warning, "The oldest job that could run waits 11 m 40 s."));
+        assert_eq!((late.tone, late.what.as_str()), (Tone::Warning, "The oldest job has been due for 11 m 40 s."));
         let good = verdict(vec![task("a/b", 2, 1, 9, 1)], 100.0, |_, _| {});
         assert_eq!((good.tone, good.rest.as_str()), (Tone::Good, "1 attempt failed in the last hour."));
         assert_eq!(verdict(Vec::new(), 0.0, |_, _| {}).tone, Tone::Idle);

@@ -21,7 +21,7 @@ pub(crate) struct Visitor(Arc<Visit>);
 /// One visit.
 #[derive(Clone)]
 pub(crate) struct Visit {
-    /// What the visitor may do; `None` on the page that asks for the token.
+    /// The rights of the visitor; `None` on the page that asks for the token.
     pub(super) access: Option<Access>,
     /// The author of what the visitor changes.
     pub(super) author: Author,
