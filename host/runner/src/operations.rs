@@ -192,7 +192,7 @@ pub(crate) struct OperationDriver {
     pub(crate) enqueuer: Enqueuer,
     /// Notified when an operation is started on this host.
     pub(crate) started: Arc<Notify>,
-    /// How often the next step of each open operation has failed, since one was taken.
+    /// Number of times that the next step of each open operation has failed, since one was taken.
     pub(crate) failed_tries: BTreeMap<JobId, u32>,
 }
 
