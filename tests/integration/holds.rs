@@ -297,7 +297,7 @@ fn a_guest_holds_the_key_of_its_own_job_as_far_as_it_is_granted() {
     assert_eq!((&held["reason"], &held["by"]), (&json!("their upstream"), &json!("plugin:villain-kv")), "{held}");
     assert_eq!(seconds_held(&held), 3600, "a shorter one changes nothing");
     let refused = steps(Value::Null, json!([hold(1000)]));
-    assert!(refused[0]["error"].as_str().is_some_and(|why| why.contains("no key")), "{refused}");
+    assert!(refused[0]["error"].as_str().is_some_and(|why| why.contains("without a key")), "{refused}");
 
     let host = Setup::default().plugin("villain-kv").settings("[plugins.villain-kv]\nkv = true").start();
     let id = host.enqueue_with(json!({ "task": "villain-kv/do", "key": "acme", "payload": { "steps": [hold(1000)] } }));

@@ -234,7 +234,7 @@ pub struct JobStatus {
     pub state: State,
     /// The number of the attempt that started last; 0 before the first.
     pub attempt: u32,
-    /// How many attempts failed and count against the retry policy.
+    /// Number of attempts that failed and count against the retry policy, with the number of those that an operator granted.
     pub failures: FailureCount,
     /// Number of attempts that ended with their host. They are counted apart from failures: a host's death is not the job's
     /// fault, unless the host dies while only that job runs. [`crate::lease::NodeMark::blame`] defines what counts.
@@ -322,7 +322,7 @@ pub struct LeasedJob {
     pub batch: Option<Batch>,
     /// The job's generation, see [`Lineage`].
     pub generation: u32,
-    /// How many attempts failed before this one.
+    /// Number of attempts that failed before this one, as in [`JobStatus::failures`].
     pub failures: FailureCount,
     /// Number of attempts that ended with their host before this one.
     pub crashes: u32,

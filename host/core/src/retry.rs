@@ -16,8 +16,8 @@ pub struct RetryPolicy {
     pub backoff_max: Duration,
 }
 
-/// How many attempts of a job failed, and how many may if an operator granted it attempts: then the task's policy only says how long
-/// they wait for each other.
+/// Number of attempts of a job that failed, and of those that may fail if an operator granted it attempts: then the task's policy only
+/// says how long they wait for each other.
 ///
 /// Both are one number, so that they are one column of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -149,7 +149,7 @@ pub trait HostCalls: Send + Sync + 'static {
     /// The text that the guest receives.
     fn hold_key(&self, length: Duration, reason: String) -> BoxFuture<'_, Result<(), String>> {
         let _ = (length, reason);
-        Box::pin(ready(Err("there is no key to hold here, only while a job with a key is handled".to_owned())))
+        Box::pin(ready(Err("a key can be held only while a job with a key is handled".to_owned())))
     }
     /// Returns access to the plugin's values in the store; `None` if it has no grant for any.
     fn kv(&self) -> Option<&dyn KvAccess> {

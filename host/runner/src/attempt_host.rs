@@ -253,7 +253,7 @@ impl HostCalls for AttemptHost {
     fn hold_key(&self, length: Duration, reason: String) -> BoxFuture<'_, Result<(), String>> {
         let Lane { group, key } = self.lane.clone();
         let Some(key) = key else {
-            return Box::pin(ready(Err("the job has no key, so that there is none to hold".to_owned())));
+            return Box::pin(ready(Err("the job is without a key, so that none can be held".to_owned())));
         };
         let scope = HoldScope::Key { group: Some(group), key };
         let (reason, by) = (HoldReason::of_guest(&reason), Author::plugin(&self.plugin));

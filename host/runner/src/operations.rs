@@ -199,7 +199,7 @@ pub(crate) struct OperationDriver {
     pub(crate) budget: Budget,
     /// Notified when an operation is started on this host.
     pub(crate) started: Arc<Notify>,
-    /// How often the next step of each open operation has failed, since one was taken.
+    /// Number of times that the next step of each open operation has failed, since one was taken.
     pub(crate) failed_tries: BTreeMap<JobId, u32>,
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use wharf_core::activity::{Activity, TaskActivity};
 use wharf_core::backlog::TaskBacklog;
+use wharf_core::bounds;
 use wharf_core::hold::{HoldScope, HoldTable};
 use wharf_core::ids::{NodeId, TaskName};
 use wharf_core::key::Key;
@@ -57,7 +58,7 @@ pub(crate) async fn summary(
     (here, own): (NodeId, &Activity),
     declared: Arc<LimitTable>,
 ) -> Result<Summary, StoreError> {
-    let backlog = store.backlog(declared).await?;
+    let backlog = store.backlog(declared, bounds::FIND_TIME).await?;
     let (nodes, activities, now) = (store.nodes().await?, store.activities().await?, store.now());
     let activities: HashMap<NodeId, Arc<Activity>> = activities.into_iter().collect();
     let is_live = |node: &&Node| node.id != here && node.seen + LOST_AFTER >= now && node.seen <= now + LOST_AFTER;

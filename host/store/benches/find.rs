@@ -50,8 +50,8 @@ const VALUES: &str = "$first + i * $step,
     CASE WHEN i % 200 = 11 THEN NULL ELSE $start + i * $gap + 100000 END, 0, 100,
     $payload";
 
-/// The fingerprint of a failed job: one in a hundred has another cause than the others.
-const FINGERPRINT: &str = "CASE WHEN enqueued_at % 100 = 0 THEN 'f1:0000000000000002' ELSE 'f1:0000000000000001' END";
+/// The fingerprint of a failed job: those of some tenants have another cause than the others.
+const FINGERPRINT: &str = "CASE WHEN key LIKE 'tenant-12%' THEN 'f1:0000000000000002' ELSE 'f1:0000000000000001' END";
 
 /// The columns of the attempt of a failed job.
 const ATTEMPT_COLUMNS: &str =

@@ -313,7 +313,7 @@ impl JobFinder for MemoryStore {
         Ok(self.queue().find(&request, self.now()))
     }
 
-    async fn backlog(&self, declared: Arc<LimitTable>) -> Result<Backlog, StoreError> {
+    async fn backlog(&self, declared: Arc<LimitTable>, _: Duration) -> Result<Backlog, StoreError> {
         Ok(self.queue().backlog(&declared, self.now()))
     }
 }

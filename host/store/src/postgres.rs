@@ -361,7 +361,7 @@ impl JobFinder for PostgresStore {
         found.map_err(|error| self.store_error(&error))
     }
 
-    async fn backlog(&self, declared: Arc<LimitTable>) -> Result<Backlog, StoreError> {
+    async fn backlog(&self, declared: Arc<LimitTable>, _: Duration) -> Result<Backlog, StoreError> {
         let (session, now) = (self.reader().await?, self.now());
         // In a task of its own, as a search is.
         let count = tokio::spawn(async move {

@@ -256,9 +256,9 @@ impl JobFinder for SqliteStore {
         self.readers.read(move |conn| find::find(conn, &claims, &request, now)).await
     }
 
-    async fn backlog(&self, declared: Arc<LimitTable>) -> Result<Backlog, StoreError> {
+    async fn backlog(&self, declared: Arc<LimitTable>, time: Duration) -> Result<Backlog, StoreError> {
         let (now, claims, waiting) = (self.now(), self.unsynced_claims.clone(), self.waiting.all());
-        self.readers.read(move |conn| backlog::backlog(conn, &claims, waiting, (&declared, now))).await
+        self.readers.read(move |conn| backlog::backlog(conn, &claims, waiting, (&declared, now, time))).await
     }
 }
 

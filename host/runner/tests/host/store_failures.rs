@@ -175,8 +175,8 @@ impl Queue for Cut {
 
 #[async_trait]
 impl JobFinder for Cut {
-    async fn backlog(&self, declared: Arc<LimitTable>) -> Result<Backlog, StoreError> {
-        self.reached()?.backlog(declared).await
+    async fn backlog(&self, declared: Arc<LimitTable>, time: Duration) -> Result<Backlog, StoreError> {
+        self.reached()?.backlog(declared, time).await
     }
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
         self.reached()?.find(request).await

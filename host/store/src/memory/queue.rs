@@ -45,7 +45,7 @@ pub(super) struct MemoryQueue {
     pub(super) holds: HoldTable,
     pub(super) acts: ActList,
     pub(super) operations: BTreeMap<JobId, BulkOperation>,
-    /// How many jobs of each durable broadcast were deleted, as long as others of the broadcast remain.
+    /// Number of deleted jobs of each durable broadcast, as long as others of the broadcast remain.
     pub(super) deleted_of_batch: BTreeMap<JobId, u64>,
     pub(super) schedules: ScheduleMap,
     pub(super) values: KvMap,

@@ -21,8 +21,8 @@ use crate::store::{OperationStore, StepTaken, StoreError};
 /// The lock under which operations begin: otherwise there could be more of them than there may be.
 const LOCK_START: &str = "SELECT pg_advisory_xact_lock('$schema.operations'::regclass::oid::bigint << 32)";
 
-/// What has to be written about jobs that a statement deletes, whose ids and batches are the rows of its `gone`. `last_deleted` is written
-/// first: the lock on its row keeps others away that delete jobs of the same broadcasts. A broadcast whose last job goes is
+/// The part of a statement that records the jobs which the statement deletes: their ids and batches are the rows of its `gone`.
+/// `last_deleted` is written first: the lock on its row keeps others away that delete jobs of the same broadcasts. A broadcast whose last job goes is
 /// forgotten. Where several hosts delete the last ones at once, none of them sees that; [`delete_orphaned_counts`] does.
 pub(super) const COUNT_DELETED: &str = "
     last AS (

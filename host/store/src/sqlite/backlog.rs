@@ -1,7 +1,7 @@
 //! What waits, by task: a bounded look at the lines of ready jobs and at the delayed ones.
 
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use wharf_core::backlog::Backlog;
@@ -25,7 +25,7 @@ pub(super) fn backlog(
     conn: &Connection,
     claims: &Mutex<UnsyncedClaims>,
     waiting: Vec<(i64, u64)>,
-    (declared, now): (&LimitTable, Timestamp),
+    (declared, now, time): (&LimitTable, Timestamp, Duration),
 ) -> rusqlite::Result<Backlog> {
     let started = Instant::now();
     let claims = unsynced_claims::lock(claims).all();
@@ -46,7 +46,7 @@ pub(super) fn backlog(
     let mut last = i64::MIN;
     while let Some(line) = counts.count_line_after(last)? {
         last = line;
-        if started.elapsed() >= bounds::FIND_TIME {
+        if started.elapsed() >= time {
             break;
         }
     }

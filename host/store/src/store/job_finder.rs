@@ -22,8 +22,8 @@ pub trait JobFinder: Send + Sync {
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError>;
 
     /// Counts the waiting and the running jobs by task, and says why those wait that it looks at: as many as `bounds::BACKLOG_ROWS` and
-    /// `bounds::FIND_TIME` allow, however many wait. `declared` are the limits that manifests and settings declare.
-    async fn backlog(&self, declared: Arc<LimitTable>) -> Result<Backlog, StoreError>;
+    /// `time` allow, however many wait. `declared` are the limits that manifests and settings declare.
+    async fn backlog(&self, declared: Arc<LimitTable>, time: Duration) -> Result<Backlog, StoreError>;
 }
 
 /// A request to find jobs.

@@ -32,7 +32,7 @@ fn waiting_jobs_are_counted_by_task_and_by_why_they_wait() {
         stage.store.set_hold(hold).await.unwrap();
         stage.pass(SECOND);
 
-        let backlog = stage.store.backlog(stage.declared.clone()).await.unwrap();
+        let backlog = stage.store.backlog(stage.declared.clone(), Duration::MAX).await.unwrap();
         let of = |name: &str| backlog.tasks[&task(name)].clone();
         let counts = |name: &str| WaitKind::ALL.map(|kind| of(name).count(kind));
         // In the order of the kinds: ready, delayed, retrying, blocked, held.
@@ -57,12 +57,11 @@ fn a_look_is_bounded_and_says_so() {
             let jobs: Vec<NewJob> = (0..count).map(|_| delayed(&stage)).collect();
             stage.store.insert(jobs, stage.declared.clone()).await.unwrap();
         }
-        let backlog = stage.store.backlog(stage.declared.clone()).await.unwrap();
+        let backlog = stage.store.backlog(stage.declared.clone(), Duration::MAX).await.unwrap();
         let of = &backlog.tasks[&task(COUNT)];
         let looked_at = of.count(WaitKind::Delayed);
         assert_eq!(of.waiting, many as u64);
         assert!(looked_at == many as u64 || looked_at == bounds::BACKLOG_ROWS.into(), "{looked_at}");
         assert_eq!(of.has_more(), looked_at < many as u64);
-        assert!(bounds::FIND_TIME < Duration::from_millis(100));
     });
 }

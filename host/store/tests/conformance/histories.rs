@@ -135,6 +135,9 @@ fn run_histories() {
         if lived >= HISTORIES_MIN && missing(&occurred).is_empty() {
             return;
         }
+        if lived % 10 == 9 {
+            eprintln!("after {lived} histories these have not occurred: {:?}", missing(&occurred));
+        }
         run_history(fastrand::u64(..), false, &mut occurred);
     }
     panic!("these never occurred in {HISTORIES_MAX} histories: {:?}", missing(&occurred));

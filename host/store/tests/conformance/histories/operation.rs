@@ -69,7 +69,7 @@ pub(super) fn one_of<T: Clone>(rng: &mut Rng, from: &[T]) -> T {
 
 impl Operation {
     pub(super) fn draw(rng: &mut Rng, world: &World) -> Operation {
-        match rng.u32(..112) {
+        match rng.u32(..107) {
             0..2 => {
                 let changes = changes(rng).unwrap_or_else(|| Arc::new(KvChanges::new(PLUGINS[0].parse().unwrap())));
                 Operation::InsertWithChanges((0..rng.usize(..3)).map(|_| new_job(rng, world)).collect(), changes)
@@ -108,10 +108,10 @@ impl Operation {
             86..88 => Operation::SetOverride(override_(rng), author(rng)),
             88 => Operation::DeleteActs(world.oracle.now() - rng.u32(..40) * SECOND, rng.u32(1..8)),
             89..92 => mark(rng, world),
-            100..103 => bulk::start(rng, world),
-            103..110 => bulk::step_or_start(rng, world),
-            110 => bulk::cancel(rng, world),
-            111 => Operation::DeleteEndedOperations(world.oracle.now() - rng.u32(..10) * SECOND, rng.u32(1..3)),
+            100 => bulk::start(rng, world),
+            101..105 => bulk::step_or_start(rng, world),
+            105 => bulk::cancel(rng, world),
+            106 => Operation::DeleteEndedOperations(world.oracle.now() - rng.u32(..10) * SECOND, rng.u32(1..3)),
             92..98 => Operation::Pass(rng.u32(..12) * SECOND / 2),
             _ => Operation::Crash,
         }
@@ -194,6 +194,7 @@ fn lease(rng: &mut Rng, world: &World) -> Option<Lease> {
 
 fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
     if rng.u32(..5) == 0 {
+        let priority = rng.i32(-5..=5);
         return (
             job_id(rng, world),
             one_of(
@@ -203,9 +204,9 @@ fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
                     Event::Replaced,
                     Event::RetryRequested { delay: Duration::ZERO, attempts: 1 },
                     Event::RetryRequested { delay: 2 * SECOND, attempts: 1 },
+                    Event::RetryRequested { delay: Duration::ZERO, attempts: 2 },
                     Event::RunRequested,
-                    Event::PriorityChanged { priority: 5 },
-                    Event::PriorityChanged { priority: -5 },
+                    Event::PriorityChanged { priority },
                 ],
             ),
         );

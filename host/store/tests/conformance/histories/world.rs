@@ -443,7 +443,7 @@ impl World {
         let all_holds = store.holds(None, 1000).await.unwrap();
         let second = all_holds.holds.first().map(|hold| hold.scope.clone());
         let holds = vec![store.holds(second, 2).await.unwrap(), all_holds];
-        let backlog = store.backlog(self.declared[0].clone()).await.unwrap();
+        let backlog = store.backlog(self.declared[0].clone(), Duration::MAX).await.unwrap();
         let counted = |(task, of): (&TaskName, &TaskBacklog)| (task.clone(), of.waiting, of.running);
         let counted: Vec<_> = backlog.tasks.iter().map(counted).collect();
         assert_eq!(counted, stats.tasks);
