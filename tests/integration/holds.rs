@@ -238,7 +238,8 @@ fn busy_server() -> u16 {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let mut request = [0; 4096];
             let _asked = stream.read(&mut request);
-            let answer = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 3600\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let answer =
+                "HTTP/1.1 429 Too Many Requests\r\nretry-after: 3600\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
             let _answered = stream.write_all(answer.as_bytes());
         }
     });
@@ -258,13 +259,19 @@ fn the_key_of_a_job_is_held_when_the_other_side_asks_not_to_be_called() {
     assert_eq!(host.result(&first)["status"], 429);
     let holds = host.client().get("/v1/holds").ok()["holds"].clone();
     let held = &holds[0];
-    assert_eq!((&held["key"], &held["group"], &held["by"]), (&json!("acme"), &json!("villain-http/do"), &json!("plugin:villain-http")), "{holds}");
+    assert_eq!(
+        (&held["key"], &held["group"], &held["by"]),
+        (&json!("acme"), &json!("villain-http/do"), &json!("plugin:villain-http")),
+        "{holds}"
+    );
     assert_eq!(held["reason"], "127.0.0.1 answered 429 and Retry-After");
     assert_eq!(seconds_held(held), 600, "no longer than is granted");
 
-    let waits = host.enqueue_with(json!({ "task": "villain-http/do", "key": "acme", "payload": { "do": "sleep", "ms": 0 } }));
+    let waits =
+        host.enqueue_with(json!({ "task": "villain-http/do", "key": "acme", "payload": { "do": "sleep", "ms": 0 } }));
     assert_eq!(host.job(&waits)["wait"]["reason"], "held");
-    let other = host.enqueue_with(json!({ "task": "villain-http/do", "key": "other", "payload": { "do": "sleep", "ms": 0 } }));
+    let other =
+        host.enqueue_with(json!({ "task": "villain-http/do", "key": "other", "payload": { "do": "sleep", "ms": 0 } }));
     assert_eq!(host.finished(&other)["state"], "succeeded", "other keys go on");
     assert_eq!(host.client().get("/v1/audit").ok()["acts"], json!([]), "no operator did it");
     release(host.client(), "key=acme&group=villain-http%2Fdo");
@@ -281,7 +288,11 @@ fn a_guest_holds_the_key_of_its_own_job_as_far_as_it_is_granted() {
         host.result(&id)
     };
     let hold = |ms: u64| json!({ "hold": { "ms": ms, "reason": "their\nupstream" } });
-    assert_eq!(steps(json!("acme"), json!([hold(9_000_000), hold(60_000)])), json!([3_600_000, 60_000]), "an hour is granted");
+    assert_eq!(
+        steps(json!("acme"), json!([hold(9_000_000), hold(60_000)])),
+        json!([3_600_000, 60_000]),
+        "an hour is granted"
+    );
     let held = host.client().get("/v1/holds").ok()["holds"][0].clone();
     assert_eq!((&held["reason"], &held["by"]), (&json!("their upstream"), &json!("plugin:villain-kv")), "{held}");
     assert_eq!(seconds_held(&held), 3600, "a shorter one changes nothing");

@@ -185,9 +185,16 @@ fn waiting_jobs_get_another_priority_by_one_command() {
     let output = host.cli(&["job", "set-priority", "-7", "--where", "plugin:villain"]).output();
     let id = String::from_utf8(output.expect("the command runs").stdout).expect("text").trim().to_owned();
     let done = ended(host.client(), &id);
-    assert_eq!((&done["state"], &done["changed"], &done["priority"]), (&json!("done"), &json!(3), &json!(-7)), "{done}");
+    assert_eq!(
+        (&done["state"], &done["changed"], &done["priority"]),
+        (&json!("done"), &json!(3), &json!(-7)),
+        "{done}"
+    );
     let jobs = host.client().get("/v1/jobs?state=delayed").ok()["jobs"].clone();
-    assert!(jobs.as_array().is_some_and(|jobs| jobs.len() == 3 && jobs.iter().all(|job| job["priority"] == -7)), "{jobs}");
+    assert!(
+        jobs.as_array().is_some_and(|jobs| jobs.len() == 3 && jobs.iter().all(|job| job["priority"] == -7)),
+        "{jobs}"
+    );
     for (operation, said) in [
         (json!({ "act": "set-priority", "where": "key:a" }), "needs a priority"),
         (json!({ "act": "retry", "where": "key:a", "priority": 1 }), "only `set-priority` has a priority"),

@@ -75,9 +75,12 @@ impl World {
 
     fn retry(&mut self) {
         let Some(job) = self.ground.checkers.any_job(&mut self.ground.rng) else { return };
-        let results =
-            at_once(self.ground.store.record(Arc::new(vec![(job, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 })])))
-                .expect("memory never fails");
+        let results = at_once(
+            self.ground
+                .store
+                .record(Arc::new(vec![(job, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 })])),
+        )
+        .expect("memory never fails");
         self.ground.checkers.recorded(job, &Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }, &results[0]);
         if results[0].is_ok() {
             self.ground.faults.note(Fault::Retry);

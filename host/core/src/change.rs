@@ -61,7 +61,8 @@ impl Change {
             report,
             usage,
             unsuccessful,
-            is_failure: attempt_ended && (status.failures.failed() > before.failures.failed() || status.state == State::Failed),
+            is_failure: attempt_ended
+                && (status.failures.failed() > before.failures.failed() || status.state == State::Failed),
             finished_at: status.state.name().is_final().then_some(now),
         })
     }

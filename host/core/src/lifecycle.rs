@@ -133,7 +133,11 @@ impl fmt::Display for Refusal {
                 write!(f, "only a failed or cancelled job can be retried; this one is {}", state.as_str())
             }
             Refusal::NotWaiting(state) => {
-                write!(f, "only a job that waits can be told to run now, or get another priority; this one is {}", state.as_str())
+                write!(
+                    f,
+                    "only a job that waits can be told to run now, or get another priority; this one is {}",
+                    state.as_str()
+                )
             }
         }
     }
@@ -144,7 +148,13 @@ impl std::error::Error for Refusal {}
 impl JobStatus {
     /// Returns the status of a new job that becomes due at `due`.
     pub const fn new(due: Timestamp) -> JobStatus {
-        JobStatus { state: State::Waiting { due }, attempt: 0, failures: FailureCount::NONE, crashes: 0, cancel_requested: false }
+        JobStatus {
+            state: State::Waiting { due },
+            attempt: 0,
+            failures: FailureCount::NONE,
+            crashes: 0,
+            cancel_requested: false,
+        }
     }
 
     /// Returns the job's status after `event` at `now`. This match is the complete job lifecycle.

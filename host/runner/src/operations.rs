@@ -106,7 +106,9 @@ impl OperationRequest {
             ));
         }
         match (self.act, self.priority) {
-            (BulkAct::SetPriority, None) => return invalid("invalid operation: `set-priority` needs a priority".to_owned()),
+            (BulkAct::SetPriority, None) => {
+                return invalid("invalid operation: `set-priority` needs a priority".to_owned());
+            }
             (BulkAct::SetPriority, Some(_)) | (_, None) => {}
             (act, Some(_)) => {
                 return invalid(format!("invalid operation: only `set-priority` has a priority, got `{act}`"));
@@ -280,7 +282,8 @@ impl OperationDriver {
             },
             BulkAct::Cancel | BulkAct::Delete | BulkAct::RunNow | BulkAct::SetPriority => None,
         };
-        let taken = self.store.call_of_one("taking a step of a bulk operation", self.store.take_operation_step(step)).await?;
+        let taken =
+            self.store.call_of_one("taking a step of a bulk operation", self.store.take_operation_step(step)).await?;
         let Some(taken) = taken else { return Ok(false) };
         for job in &taken.changed {
             self.enqueuer.inserts.followers.wake(*job);

@@ -56,8 +56,7 @@ const FINGERPRINT: &str = "CASE WHEN key LIKE 'tenant-12%' THEN 'f1:000000000000
 /// The columns of the attempt of a failed job.
 const ATTEMPT_COLUMNS: &str =
     "job, number, node, node_name, plugin_version, digest, began_at, ended_at, outcome, report";
-const ATTEMPT_VALUES: &str =
-    "id, 1, 1, 'here', '1.0', '0123456789abcdef', started_at, finished_at, 'trapped', 'unreachable was reached in make'";
+const ATTEMPT_VALUES: &str = "id, 1, 1, 'here', '1.0', '0123456789abcdef', started_at, finished_at, 'trapped', 'unreachable was reached in make'";
 
 fn sql(text: &str, jobs: u64) -> String {
     let span = Duration::from_secs(7 * 86_400);

@@ -13,7 +13,16 @@ fn id(number: u64) -> JobId {
 
 fn new(trial: Option<Trial>) -> NewOperation {
     let query = JobQuery::parse("state:failed key:acme", NOW).unwrap();
-    NewOperation { id: id(100), act: BulkAct::Retry, query, author: Author::anyone(), trial, spread: Duration::ZERO, attempts: 1, priority: 0 }
+    NewOperation {
+        id: id(100),
+        act: BulkAct::Retry,
+        query,
+        author: Author::anyone(),
+        trial,
+        spread: Duration::ZERO,
+        attempts: 1,
+        priority: 0,
+    }
 }
 
 fn step(operation: &BulkOperation, targets: &[u64], state: OperationState) -> OperationStep {

@@ -171,7 +171,8 @@ fn waiting_jobs_are_told_apart() {
         let found: Vec<WaitKind> = WaitKind::ALL
             .into_iter()
             .filter(|kind| {
-                query(&format!("state:{}", kind.as_str())).matches(Candidate { job, payload: &[], digests: &[], is_due }, view)
+                query(&format!("state:{}", kind.as_str()))
+                    .matches(Candidate { job, payload: &[], digests: &[], is_due }, view)
             })
             .collect();
         assert_eq!(found.len(), 1);

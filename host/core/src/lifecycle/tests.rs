@@ -226,7 +226,8 @@ fn a_job_is_retried_after_a_delay_and_run_before_it_is_due() {
 
 #[test]
 fn the_last_attempt_number_is_never_used_twice() {
-    let failed = status(State::Failed).after(&Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }, NOW).unwrap();
+    let failed =
+        status(State::Failed).after(&Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }, NOW).unwrap();
     assert_eq!(failed.attempt, 2, "so that the next one is the third, and the second stays fenced off");
 }
 

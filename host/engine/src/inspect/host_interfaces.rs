@@ -80,7 +80,12 @@ impl Contract {
 
     /// Returns the interfaces of this package that a plugin may import.
     pub(crate) fn offered(&self) -> Vec<InterfaceId> {
-        self.resolve.worlds[self.world].imports.values().filter_map(interface).chain(self.granted.iter().copied()).collect()
+        self.resolve.worlds[self.world]
+            .imports
+            .values()
+            .filter_map(interface)
+            .chain(self.granted.iter().copied())
+            .collect()
     }
 
     pub(crate) fn name(&self, interface: InterfaceId) -> InterfaceName {

@@ -224,7 +224,9 @@ impl GrantedRequest {
         let response = timeout(self.first_byte, sender.send_request(request))
             .await
             .map_err(|_| Error::ConnectionReadTimeout)??;
-        if let Some(length) = self.env.settings.retry_after_max().and_then(|max| retry_after::hold_length(&response, max)) {
+        if let Some(length) =
+            self.env.settings.retry_after_max().and_then(|max| retry_after::hold_length(&response, max))
+        {
             self.hold_key(response.status(), length).await;
         }
         let body = |incoming| {

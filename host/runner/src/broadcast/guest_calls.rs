@@ -139,7 +139,8 @@ impl GuestCalls {
     /// # Errors
     /// The text that the guest receives.
     pub(crate) async fn hold(&self, hold: NewHold) -> Result<(), String> {
-        let set = self.context.store.call("holding a key", move |store| async move { store.set_hold(hold).await }).await?;
+        let set =
+            self.context.store.call("holding a key", move |store| async move { store.set_hold(hold).await }).await?;
         let too_many = || format!("{} holds are in force, which is the limit of the store", bounds::HOLDS_MAX);
         set.map(drop).ok_or_else(too_many)
     }

@@ -484,7 +484,12 @@ async fn an_attempt_whose_time_ends_while_it_waits_for_the_store_is_given_back_a
         running.until_notified("it was given back", given_back).await;
         off.store(false, Ordering::SeqCst);
         let job = running.finished(id).await.job;
-        assert_eq!((job.status.state.name(), job.status.failures.failed()), (StateName::Succeeded, 0), "{:?}", job.report);
+        assert_eq!(
+            (job.status.state.name(), job.status.failures.failed()),
+            (StateName::Succeeded, 0),
+            "{:?}",
+            job.report
+        );
         assert!(job.status.attempt > 1);
         let ended = running.notices().into_iter().find(given_back).unwrap();
         let Notice::AttemptEnded(ended) = ended else { unreachable!() };

@@ -88,8 +88,7 @@ pub(crate) fn start(
     let text = filter.ok_or_else(|| CliError::usage("expected the IDs of jobs, or --where and a filter"))?;
     let PaceArgs { trial, within, spread } = pace;
     let ActNumbers { attempts, priority } = numbers;
-    let request =
-        OperationRequest { act, r#where: text, r#try: trial, within, spread, attempts, priority, preview };
+    let request = OperationRequest { act, r#where: text, r#try: trial, within, spread, attempts, priority, preview };
     let body = serde_json::to_vec(&request)?;
     let body = Some(("application/json", body.as_slice()));
     let request = ApiRequest { method: "POST", path: "/v1/operations".to_owned(), body, ..ApiRequest::default() };

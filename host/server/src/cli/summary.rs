@@ -56,7 +56,8 @@ fn tasks(tasks: &[TaskSummary]) -> anyhow::Result<()> {
         "WAITING",
         "WHY",
         "OLDEST",
-        "RUNNING", "MINUTE",
+        "RUNNING",
+        "MINUTE",
         "HOUR",
         "WAIT p50/p99",
         "RUN p50/p99",
@@ -95,8 +96,7 @@ fn tasks(tasks: &[TaskSummary]) -> anyhow::Result<()> {
 /// Lists why jobs wait, as in "3 ready, 10+ held".
 fn why(waits: &WaitCounts) -> String {
     let WaitCounts { ready, blocked, held, delayed, retrying, more } = *waits;
-    let counts =
-        [(ready, "ready"), (blocked, "blocked"), (held, "held"), (delayed, "delayed"), (retrying, "retrying")];
+    let counts = [(ready, "ready"), (blocked, "blocked"), (held, "held"), (delayed, "delayed"), (retrying, "retrying")];
     let more = if more { "+" } else { "" };
     let each = counts.into_iter().filter(|(count, _)| *count > 0);
     let each: Vec<String> = each.map(|(count, kind)| format!("{count}{more} {kind}")).collect();

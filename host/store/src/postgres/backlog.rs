@@ -59,11 +59,7 @@ impl DueJobs {
 }
 
 /// Counts what waits and runs.
-pub(super) async fn backlog(
-    session: &Session,
-    declared: &LimitTable,
-    now: Timestamp,
-) -> Result<Backlog, SessionError> {
+pub(super) async fn backlog(session: &Session, declared: &LimitTable, now: Timestamp) -> Result<Backlog, SessionError> {
     session.execute(BEGIN).await?;
     let backlog = count(session, declared, now).await?;
     session.execute("COMMIT").await?;

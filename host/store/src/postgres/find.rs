@@ -237,8 +237,7 @@ fn text(source: &Source) -> String {
         Source::All | Source::Unfinished { .. } => format!("{by_id} ORDER BY id DESC LIMIT $1"),
         Source::Unsuccessful(states) => {
             let of_state = |state: &i16| format!("({by_id} AND unsuccessful = {state} ORDER BY id DESC LIMIT $1)");
-            let states: Vec<String> =
-                states.iter().flat_map(|state| numbers_of(*state)).map(of_state).collect();
+            let states: Vec<String> = states.iter().flat_map(|state| numbers_of(*state)).map(of_state).collect();
             format!("SELECT * FROM ({}) AS each ORDER BY id DESC LIMIT $1", states.join(" UNION ALL "))
         }
         Source::Fingerprints(_) => format!(

@@ -181,11 +181,7 @@ impl PostgresLedger<'_> {
              SELECT {COLUMNS}, next_end FROM (SELECT min(until_at) AS next_end FROM $schema.holds WHERE until_at > $1) AS ends
              LEFT JOIN $schema.holds ON scope = ANY($3)"
         );
-        let args = [
-            (&now as _, Type::INT8),
-            (&self.locked as _, Type::INT4_ARRAY),
-            (&scopes as _, Type::TEXT_ARRAY),
-        ];
+        let args = [(&now as _, Type::INT8), (&self.locked as _, Type::INT4_ARRAY), (&scopes as _, Type::TEXT_ARRAY)];
         let found = self.session.query(&text, &args).await?;
         let is_hold = |row: &&Row| value::<Option<&str>>(row, "holds", 0).is_ok_and(|scope| scope.is_some());
         let table: HoldTable = found.iter().filter(is_hold).map(read_hold).collect::<Result<_, _>>()?;

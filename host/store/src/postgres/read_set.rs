@@ -129,9 +129,7 @@ impl ReadSet {
                 self.locked.insert(id);
                 self.returning.insert(id);
             }
-            Event::Failed { retry_in: Some(_), .. }
-            | Event::Released { .. }
-            | Event::RunRequested => {
+            Event::Failed { retry_in: Some(_), .. } | Event::Released { .. } | Event::RunRequested => {
                 self.returning.insert(id);
             }
             _ => {}

@@ -109,8 +109,8 @@ impl Counts<'_> {
         )?;
         let first = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, self.lane(row, 2)?));
         let Some((line, task, lane)) = find.query_row([last], first).optional()? else { return Ok(None) };
-        let mut count =
-            conn.prepare_cached("SELECT count(*), min(due_at) FROM (SELECT due_at FROM ready WHERE line = ?1 LIMIT ?2)")?;
+        let mut count = conn
+            .prepare_cached("SELECT count(*), min(due_at) FROM (SELECT due_at FROM ready WHERE line = ?1 LIMIT ?2)")?;
         let (jobs, oldest): (i64, i64) =
             count.query_row([line, bounds::COUNTED_MAX.into()], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let task = self.task(task)?;

@@ -33,8 +33,11 @@ pub(super) fn find(
     let claims = unsynced_claims::lock(claims).all();
     let snapshot = conn.unchecked_transaction()?;
     let ahead = ahead_of_rows(&snapshot, claims)?;
-    let view =
-        if request.query.needs_wait_view() { wait_view(&snapshot, &ahead, &request.declared, now)? } else { WaitView::default() };
+    let view = if request.query.needs_wait_view() {
+        wait_view(&snapshot, &ahead, &request.declared, now)?
+    } else {
+        WaitView::default()
+    };
     let Some(filter) = RowFilter::new(&snapshot, &request.query)? else { return Ok(FindPage::default()) };
     let source = resolved(&snapshot, Source::of(request), &ahead)?;
     let mut reader = JobReader { conn: &snapshot, ahead: &ahead, held: HashSet::new(), now };
@@ -161,7 +164,12 @@ fn resolved(conn: &Connection, source: Source, ahead: &HashMap<JobId, UnsyncedCl
 }
 
 /// Reads the next rows behind a place, in the order of the list; fewer than `bounds::FIND_BATCH` if there are no more.
-fn rows(conn: &Connection, source: &Source, place: Option<JobCursor>, query: &JobQuery) -> rusqlite::Result<Vec<LightRow>> {
+fn rows(
+    conn: &Connection,
+    source: &Source,
+    place: Option<JobCursor>,
+    query: &JobQuery,
+) -> rusqlite::Result<Vec<LightRow>> {
     let (rest, max) = (Rest::behind(place, query), bounds::FIND_BATCH);
     let (below, lowest) = (rest.below, rest.lowest);
     // A key is text: it is only read where it decides.

@@ -153,8 +153,7 @@ impl SqliteLedger<'_> {
         let mut read = self.conn.prepare_cached("SELECT finished_at, batch FROM jobs WHERE id = ?1")?;
         let (finished_at, batch): (Option<i64>, _) =
             read.query_row([signed(target.id.number())], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let is_still =
-            target.is_still(stored.status.state.name(), stored.status.attempt, finished_at.map(timestamp));
+        let is_still = target.is_still(stored.status.state.name(), stored.status.attempt, finished_at.map(timestamp));
         Ok(is_still.then_some(batch))
     }
 

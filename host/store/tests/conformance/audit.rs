@@ -81,8 +81,11 @@ fn each_act_that_changes_something_is_written_with_its_author_and_time() {
 fn an_act_that_changes_nothing_is_not_written() {
     on_every_store(|stage| async move {
         let job = stage.add(COUNT, "a").await;
-        let refused =
-            stage.store.change_job(job, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }, ann()).await.unwrap();
+        let refused = stage
+            .store
+            .change_job(job, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }, ann())
+            .await
+            .unwrap();
         assert_eq!(refused, Err(Refusal::NotFinished(StateName::Waiting)));
         let unknown = stage.store.change_job(stage.id(), Event::CancelRequested, ann()).await.unwrap();
         assert_eq!(unknown, Err(Refusal::Unknown));

@@ -20,7 +20,16 @@ fn ann() -> Author {
 
 fn new(stage: &Stage, act: BulkAct, text: &str) -> NewOperation {
     let query = JobQuery::parse(text, stage.store.now()).unwrap();
-    NewOperation { id: stage.id(), act, query, author: ann(), trial: None, spread: Duration::ZERO, attempts: 1, priority: 0 }
+    NewOperation {
+        id: stage.id(),
+        act,
+        query,
+        author: ann(),
+        trial: None,
+        spread: Duration::ZERO,
+        attempts: 1,
+        priority: 0,
+    }
 }
 
 async fn start(stage: &Stage, act: BulkAct, text: &str) -> BulkOperation {
@@ -279,7 +288,10 @@ fn an_operator_deletes_what_is_deleted_by_age_at_the_same_time() {
             };
             let (by_age, by_operator) = futures_util::future::join(by_age, by_operator).await;
             assert_eq!(by_age + by_operator, 300, "{by_age} by age, {by_operator} by the operator");
-            assert_eq!(stage.store.cancel_operation(operation.id, ann()).await.unwrap().unwrap().changed, by_operator.into());
+            assert_eq!(
+                stage.store.cancel_operation(operation.id, ann()).await.unwrap().unwrap().changed,
+                by_operator.into()
+            );
         }
     });
 }

@@ -104,8 +104,13 @@ fn claims_without_running_jobs_are_reported_once() {
     let job = |number: u64, claim: Option<i64>| {
         let id = JobId::from_number(number).unwrap();
         let lease = Lease { job: id, attempt: 1, node: NodeId(1), until: Timestamp::ZERO };
-        let status =
-            JobStatus { state: State::Running { lease }, attempt: 1, failures: FailureCount::NONE, crashes: 0, cancel_requested: false };
+        let status = JobStatus {
+            state: State::Running { lease },
+            attempt: 1,
+            failures: FailureCount::NONE,
+            crashes: 0,
+            cancel_requested: false,
+        };
         (id, Some(RunningJob { status, lane: no, task: 1, priority: 0, started_at: Timestamp::ZERO, claim }))
     };
     for number in 1..=3 {

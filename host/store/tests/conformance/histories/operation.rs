@@ -91,7 +91,10 @@ impl Operation {
             12..25 => Operation::Insert((0..rng.usize(1..4)).map(|_| new_job(rng, world)).collect()),
             25..50 => Operation::Claim(claim(rng, world)),
             50..53 => {
-                let event = one_of(rng, &[Event::CancelRequested, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }]);
+                let event = one_of(
+                    rng,
+                    &[Event::CancelRequested, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }],
+                );
                 Operation::ChangeJob(job_id(rng, world), event, author(rng))
             }
             53..74 => Operation::Record((0..rng.usize(1..4)).map(|_| event(rng, world)).collect()),
