@@ -52,7 +52,8 @@ fn jobs_are_found_by_filters_on_the_page_and_on_the_command_line() {
     ] {
         assert_eq!(find(host.client(), query).iter().collect::<Vec<_>>(), found, "{query}");
     }
-    let digest = host.client().get("/v1/plugins/villain").ok()["loaded"]["digest"].as_str().expect("a digest").to_owned();
+    let digest =
+        host.client().get("/v1/plugins/villain").ok()["loaded"]["digest"].as_str().expect("a digest").to_owned();
     for (query, found) in [
         (format!("digest={}", &digest[..12]), vec![&trapped]),
         (format!("where=digest:{digest}%20state:succeeded"), vec![]),
