@@ -179,7 +179,8 @@ fn every_operation_answers_as_it_is_described() {
             described.fits("delete", "/v1/operations/{id}", &client.delete(&at));
         }
     }
-    let daily = json!({ "task": "words/count", "cron": "30 2 * * *", "zone": "Europe/Berlin", "payload": { "text": "a" } });
+    let daily =
+        json!({ "task": "words/count", "cron": "30 2 * * *", "zone": "Europe/Berlin", "payload": { "text": "a" } });
     let hourly = json!({ "task": "words/count", "every": "1h", "payload": { "text": "a" }, "overlap": "queue-one" });
     for definition in [&daily, &hourly, &json!({}), &json!({ "task": "words/cuont", "every": "1h" })] {
         described.fits("put", "/v1/schedules/{id}", &client.put("/v1/schedules/daily", definition));

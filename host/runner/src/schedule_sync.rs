@@ -184,12 +184,7 @@ impl ScheduleSync {
     }
 
     /// Writes a schedule; if another host has changed it meanwhile, the next comparison finds what is left to do.
-    async fn write(
-        &self,
-        expected: Option<u64>,
-        mut schedule: Schedule,
-        kind: ActKind,
-    ) -> Result<(), StoreError> {
+    async fn write(&self, expected: Option<u64>, mut schedule: Schedule, kind: ActKind) -> Result<(), StoreError> {
         schedule.version = expected.unwrap_or(0) + 1;
         let act = NewAct::of_schedule(self.author(), kind, &schedule, "of wharf.toml");
         let id = schedule.id.clone();

@@ -70,7 +70,9 @@ impl MemoryQueue {
         if let Some(JobRecord { job, .. }) = self.jobs.remove(&id) {
             self.failures.forget_job(id);
             job.token.map(|token| self.tokens.remove(&UniqueToken { task: job.task, key: job.lane.key, token }));
-            job.batch.map(|batch| self.count_deleted_of_batch(batch.id));
+            if let Some(batch) = job.batch {
+                self.count_deleted_of_batch(batch.id);
+            }
         }
         true
     }

@@ -56,7 +56,7 @@ impl Wit {
                 let fields: Vec<String> =
                     parts(self).iter().enumerate().map(|(n, ty)| format!("field-{n}: {ty}")).collect();
                 let name = self.name();
-                let _ = write!(self.definitions, "record {name} {{ {} }}\n", fields.join(", "));
+                let _ = writeln!(self.definitions, "record {name} {{ {} }}", fields.join(", "));
                 name
             }
             7 => {
@@ -64,21 +64,21 @@ impl Wit {
                     parts(self).iter().enumerate().map(|(n, ty)| format!("case-{n}({ty})")).collect();
                 cases.push("empty".to_owned());
                 let name = self.name();
-                let _ = write!(self.definitions, "variant {name} {{ {} }}\n", cases.join(", "));
+                let _ = writeln!(self.definitions, "variant {name} {{ {} }}", cases.join(", "));
                 name
             }
             8 => {
                 let count = self.rng.choice([1, 3, 300]).unwrap_or(3);
                 let names: Vec<String> = (0..count).map(|n| format!("name-{n}")).collect();
                 let name = self.name();
-                let _ = write!(self.definitions, "enum {name} {{ {} }}\n", names.join(", "));
+                let _ = writeln!(self.definitions, "enum {name} {{ {} }}", names.join(", "));
                 name
             }
             _ => {
                 let count = self.rng.choice([1, 8, 9, 17, 32]).unwrap_or(8);
                 let names: Vec<String> = (0..count).map(|n| format!("flag-{n}")).collect();
                 let name = self.name();
-                let _ = write!(self.definitions, "flags {name} {{ {} }}\n", names.join(", "));
+                let _ = writeln!(self.definitions, "flags {name} {{ {} }}", names.join(", "));
                 name
             }
         }
@@ -177,7 +177,7 @@ impl Module<'_> {
                     };
                     let value = coerced(first + place, have[place], core);
                     let at = address + 4 * place as u32;
-                    let _ = write!(self.text, "({}.store{width} (i32.const {at}) {value})\n", core.as_str());
+                    let _ = writeln!(self.text, "({}.store{width} (i32.const {at}) {value})", core.as_str());
                 }
                 return;
             }
@@ -188,10 +188,10 @@ impl Module<'_> {
             _ => "",
         };
         let tag = coerced(first, have[0], Core::I32);
-        let _ = write!(self.text, "(i32.store{width} (i32.const {address}) {tag})\n");
+        let _ = writeln!(self.text, "(i32.store{width} (i32.const {address}) {tag})");
         for (case, payload) in payloads.into_iter().enumerate() {
             if let Some(payload) = payload {
-                let _ = write!(self.text, "(if (i32.eq {tag} (i32.const {case})) (then\n");
+                let _ = writeln!(self.text, "(if (i32.eq {tag} (i32.const {case})) (then");
                 self.store(payload, address + layout.payload, first + 1, &have[1..]);
                 self.text.push_str("))\n");
             }
