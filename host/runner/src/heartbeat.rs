@@ -194,7 +194,7 @@ fn announcement(task: &Task, free: &mut FreeBytes) -> TaskAnnouncement {
         (Some(schema), _) => Some(schema.text()),
         (None, TaskKind::Function(function)) => {
             Some(function.announced_schema(task.is_spelled_as_wit()).unwrap_or(NEVER_ANNOUNCED))
-        },
+        }
         (None, TaskKind::Contract | TaskKind::Program) => None,
     };
     let free_bytes = if task.schema.is_some() { &mut free.declared } else { &mut free.derived };

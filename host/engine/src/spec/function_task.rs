@@ -83,6 +83,13 @@ impl FunctionTask {
         Ok(plan)
     }
 
+    /// Returns true if a payload may have a value at a place, a JSON pointer.
+    pub(crate) fn may_have(&self, pointer: &str) -> bool {
+        let segments: Vec<String> =
+            pointer.split('/').skip(1).map(|segment| segment.replace("~1", "/").replace("~0", "~")).collect();
+        self.signature.may_have(&segments)
+    }
+
     /// Returns how many checks a payload may take at most, counted as those of a schema.
     pub(crate) fn checks(&self, payload: &[u8]) -> u64 {
         // An object has two bytes and a comma; to note that a member is absent takes a fraction of a check.

@@ -125,7 +125,8 @@ impl ManifestSources {
                 problems.extend(layer.tasks.keys().filter(|task| !kinds.contains_key(*task)).map(|task| {
                     if plain.tasks.iter().any(|(name, _)| name == task) {
                         let max = bounds::TASKS_MAX;
-                        let what = format!("{}: the task `{task}` is one too many; the limit is {max}", origin.name(plugin));
+                        let what =
+                            format!("{}: the task `{task}` is one too many; the limit is {max}", origin.name(plugin));
                         return Problem::new(what).hint("name fewer tasks");
                     }
                     let known = || plain.tasks.iter().map(|(name, _)| name.as_str());

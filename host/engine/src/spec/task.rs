@@ -195,6 +195,16 @@ pub(crate) fn build(
         raw.payload_schema.and_then(|text| Schema::parse(&text).map_err(|why| bad("payload-schema", why)).ok());
     let key = raw.key.and_then(|text| KeyPointer::parse(&text).map_err(|why| bad("key", why)).ok());
 
+    if let (Some(pointer), TaskKind::Function(function)) = (&key, &kind)
+        && !function.may_have(pointer.as_str())
+    {
+        let what = format!(
+            "no payload has a value at `{}`; expected a pointer to a parameter of the function, or to a member, as WIT writes it",
+            pointer.as_str()
+        );
+        bad("key", what);
+    }
+
     let retry = raw.retry.unwrap_or_default();
     let attempts = retry.attempts.unwrap_or(bounds::RETRY_ATTEMPTS_DEFAULT);
     if attempts == 0 || attempts > bounds::RETRY_ATTEMPTS_MAX {

@@ -156,9 +156,7 @@ async fn schemas_say_what_is_taken_and_given() {
     let scene = Scene::new(4);
     let plugin = scene.load("functions").await;
     let schema = |task: &str| match &plugin.manifest.tasks[task].kind {
-        TaskKind::Function(function) => {
-            (function.payload_schema(), function.result_schema())
-        }
+        TaskKind::Function(function) => (function.payload_schema(), function.result_schema()),
         other => panic!("{other:?}"),
     };
     assert_eq!(

@@ -25,6 +25,8 @@ pub(crate) enum TypedEnd {
     NoText(String),
 }
 
+/// Fuel of wasmtime for one crossing of a function that is called through dynamic values.
+const DYNAMIC_FUEL: u64 = 4 * bounds::MIB;
 /// Payloads of more bytes are checked on a thread of their own, so that other attempts do not wait.
 const CHECKED_HERE_BYTES_MAX: usize = 64 * bounds::KIB as usize;
 
@@ -74,6 +76,10 @@ async fn checked_call(
         Ok(plan) => plan,
         Err(why) => return Ok(TypedEnd::BadPayload(why)),
     };
+    if payload.len() > CHECKED_HERE_BYTES_MAX {
+        // The attempt may have been ended meanwhile.
+        store.data_mut().keep_bytes(0).await?;
+    }
     let function = instance
         .get_func(&mut *store, linked.index)
         .ok_or_else(|| wasmtime::Error::msg("the plugin does not export the function to call"))?;
@@ -83,7 +89,9 @@ async fn checked_call(
             call.run(store, function, (params, result)).await
         }
         CallWay::Dynamic => {
-            let kept = dynamic_bytes(&plan);
+            // The result is made of such values, too: they take up to three times the fuel that they cost.
+            store.set_hostcall_fuel(DYNAMIC_FUEL as usize);
+            let kept = dynamic_bytes(&plan) + 3 * DYNAMIC_FUEL;
             store.data_mut().keep_bytes(kept).await?;
             let called = dynamic::call(store, function, &linked.task.signature, payload).await;
             store.data_mut().drop_bytes(kept);

@@ -332,7 +332,9 @@ impl Called {
     /// Calls it in both ways, and returns the one result.
     async fn both(&self, payload: &str) -> Answer {
         let signature = &self.task.signature;
-        let plan = signature.check(payload.as_bytes(), CheckMode { notes_lengths: true, ..CheckMode::default() }).unwrap_or_else(|bad| panic!("{bad}: {payload}"));
+        let plan = signature
+            .check(payload.as_bytes(), CheckMode { notes_lengths: true, ..CheckMode::default() })
+            .unwrap_or_else(|bad| panic!("{bad}: {payload}"));
         let (mut store, instance) = self.instance().await;
         let function = instance.get_func(&mut store, self.index).unwrap();
         let call =

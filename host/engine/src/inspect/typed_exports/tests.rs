@@ -34,13 +34,18 @@ fn failures_of_one_type_take_no_room_however_often_it_is_used() {
         uses.join(" ")
     ));
     assert_eq!(tasks(&found), ["small"]);
-    assert!(found.left_out.iter().all(|problem| problem.to_string().contains("the resource `r`")), "{:?}", found.left_out);
+    assert!(
+        found.left_out.iter().all(|problem| problem.to_string().contains("the resource `r`")),
+        "{:?}",
+        found.left_out
+    );
     assert!(found.types.len() < 3, "{:?}", found.types);
 }
 
 #[test]
 fn types_that_are_used_many_times_are_counted_as_often() {
-    let levels: Vec<String> = (1..6).map(|n| format!("type t{n} = tuple<{}>;", vec![format!("t{}", n - 1); 10].join(","))).collect();
+    let levels: Vec<String> =
+        (1..6).map(|n| format!("type t{n} = tuple<{}>;", vec![format!("t{}", n - 1); 10].join(","))).collect();
     let found = exports(&format!(
         "package a:b; interface f {{ type t0 = tuple<u8, u8>; {} wide: func(v: t5); narrow: func(v: t2); }} world w {{ export f; }}",
         levels.join(" ")

@@ -156,8 +156,7 @@ impl Seen {
 pub(crate) fn member((fields, sorted): Members<'_>, name: &str, expected: usize) -> Option<usize> {
     // All of them or none: other spellings would be unknown to a schema.
     let spelled = |byte: u8| if byte == b'-' { b'_' } else { byte };
-    let is_it =
-        |wit: &str| wit == name || (wit.len() == name.len() && wit.bytes().map(spelled).eq(name.bytes()));
+    let is_it = |wit: &str| wit == name || (wit.len() == name.len() && wit.bytes().map(spelled).eq(name.bytes()));
     if fields.get(expected).is_some_and(|field| is_it(&field.name)) {
         return Some(expected);
     }

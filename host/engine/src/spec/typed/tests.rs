@@ -43,8 +43,10 @@ fn members_of_a_large_record_are_found_in_any_order() {
     let fields = (0..5000).map(|n| field(format!("field-{n}"), 0)).collect();
     let types = vec![Type::Bool, Type::Record(fields)];
     let signature = signature(types, vec![field("row", 1)]);
-    let members: Vec<String> =
-        (0..5000).rev().map(|n| if n % 2 == 0 { format!("\"field-{n}\":true") } else { format!("\"field_{n}\":true") }).collect();
+    let members: Vec<String> = (0..5000)
+        .rev()
+        .map(|n| if n % 2 == 0 { format!("\"field-{n}\":true") } else { format!("\"field_{n}\":true") })
+        .collect();
     let payload = format!("{{\"row\":{{{}}}}}", members.join(","));
     assert_eq!(signature.check(payload.as_bytes(), CheckMode::default()).map(|plan| plan.values), Ok(5001));
 }
@@ -53,7 +55,8 @@ fn members_of_a_large_record_are_found_in_any_order() {
 fn where_something_looks_for_a_name_only_that_of_wit_is_taken() {
     let types = vec![Type::String];
     let task = FunctionTask::new(signature(types, vec![field("the-tenant-id", 0)]), false);
-    let check = |name: &str, is_spelled_as_wit| task.check(format!("{{\"{name}\":\"a\"}}").as_bytes(), is_spelled_as_wit);
+    let check =
+        |name: &str, is_spelled_as_wit| task.check(format!("{{\"{name}\":\"a\"}}").as_bytes(), is_spelled_as_wit);
     assert_eq!((check("the-tenant-id", true), check("the-tenant-id", false)), (Ok(0), Ok(0)));
     assert_eq!(check("the_tenant_id", false), Ok(0));
     let why = check("the_tenant_id", true).unwrap_err();
@@ -61,6 +64,19 @@ fn where_something_looks_for_a_name_only_that_of_wit_is_taken() {
     assert!(check("the-tenant_id", false).is_err());
     let announced = |is_spelled_as_wit| task.announced_schema(is_spelled_as_wit).unwrap().contains("the_tenant_id");
     assert!(announced(false) && !announced(true));
+}
+
+#[test]
+fn a_key_is_where_a_payload_may_have_a_value() {
+    let record = Type::Record(vec![field("the-id", 0), field("marks", 2)]);
+    let types = vec![Type::String, record, Type::List(0), Type::Option(1)];
+    let task = FunctionTask::new(signature(types, vec![field("row", 3), field("the-tenant", 0)]), false);
+    for pointer in ["/the-tenant", "/row/the-id", "/row/marks/0"] {
+        assert!(task.may_have(pointer), "{pointer}");
+    }
+    for pointer in ["/the_tenant", "/tenant", "/row/the_id", "/the-tenant/a"] {
+        assert!(!task.may_have(pointer), "{pointer}");
+    }
 }
 
 #[test]
