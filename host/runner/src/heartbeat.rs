@@ -179,7 +179,7 @@ async fn soon_after_a_change(change: &mut watch::Receiver<u64>) {
 /// Takes the place of the schema of types that no other host could check. No schema is empty.
 const NEVER_ANNOUNCED: &str = "";
 
-/// What is left of the bound for all schemas of the node.
+/// The bytes that are left of the bound for all schemas of the node.
 struct FreeBytes {
     /// For schemas that are declared.
     declared: usize,

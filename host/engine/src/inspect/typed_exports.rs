@@ -214,7 +214,7 @@ struct Types {
     known: HashMap<TypeId, (TypeRef, u32)>,
     /// Why other types cannot be part of a task, whatever was before them.
     refused: HashMap<TypeId, NoTask>,
-    /// How many types and names each type is, with those within it as often as they are used.
+    /// The number of types and names in each type, with those within it as often as they are used.
     expanded: Vec<u64>,
     members: usize,
     name_bytes: usize,
