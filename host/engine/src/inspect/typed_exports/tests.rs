@@ -26,7 +26,7 @@ fn a_function_that_is_too_large_leaves_the_others_their_room() {
 
 #[test]
 fn failures_of_one_type_take_no_room_however_often_it_is_used() {
-    let fields: Vec<String> = (0..1000).map(|n| format!("f{n}: u8")).collect();
+    let fields: Vec<String> = (0..1000).map(|n| format!("member{n}: u8")).collect();
     let uses: Vec<String> = (0..9).map(|n| format!("m{n}: func(v: holder);")).collect();
     let found = exports(&format!(
         "package a:b; interface f {{ resource r; record holder {{ {}, last: own<r> }} {} small: func() -> u32; }} world w {{ export f; }}",

@@ -68,8 +68,8 @@ fn where_something_looks_for_a_name_only_that_of_wit_is_taken() {
 
 #[test]
 fn a_key_is_where_a_payload_may_have_a_value() {
-    let record = Type::Record(vec![field("the-id", 0), field("marks", 2)]);
-    let types = vec![Type::String, record, Type::List(0), Type::Option(1)];
+    let record = Type::Record(vec![field("the-id", 0), field("marks", 1)]);
+    let types = vec![Type::String, Type::List(0), record, Type::Option(2)];
     let task = FunctionTask::new(signature(types, vec![field("row", 3), field("the-tenant", 0)]), false);
     for pointer in ["/the-tenant", "/row/the-id", "/row/marks/0"] {
         assert!(task.may_have(pointer), "{pointer}");
