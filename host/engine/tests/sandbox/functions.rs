@@ -146,7 +146,7 @@ async fn a_task_with_a_key_takes_members_only_as_wit_writes_them() {
     };
     assert!(why.contains("unknown member `seen_at`: expected `seen-at`"), "{why}");
     // A host that has only a declared schema takes it: then the attempt refuses it.
-    let ended = run(&scene, &with_key, "move", &payload).await;
+    let (ended, _) = scene.run(&with_key, call(&with_key, "move", payload.as_str())).await;
     let Outcome::Failed(Failure::Retry(of_attempt)) = &ended.outcome else { panic!("{:?}", ended.outcome) };
     assert_eq!(*of_attempt, format!("the payload is refused: {why}"));
 }
