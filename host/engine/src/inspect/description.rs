@@ -136,7 +136,11 @@ mod tests {
         assert_eq!(max.clone().bounded(), Ok(max.clone()));
         let too_large = Description { manifest: Some("a".repeat(bounds::DESCRIPTION_BYTES_MAX as usize)), ..max };
         let refused = too_large.bounded().unwrap();
-        assert!(refused.problems[0].to_string().contains("to describe; the limit is 3.0 MiB"), "{:?}", refused.problems);
+        assert!(
+            refused.problems[0].to_string().contains("to describe; the limit is 3.0 MiB"),
+            "{:?}",
+            refused.problems
+        );
         for damaged in [&bytes[1..], &bytes[..100], &[]] {
             assert_eq!(Description::from_bytes(damaged), None);
         }
