@@ -263,6 +263,8 @@ pub const TYPES_MAX: usize = 2000;
 pub const TYPE_MEMBERS_MAX: usize = 8192;
 /// Maximum size in bytes of the names of these.
 pub const TYPE_NAMES_BYTES_MAX: usize = 64 * KIB as usize;
+/// Maximum number of types and names of one of these functions, counted as often as they are used.
+pub const TYPE_EXPANDED_MAX: u64 = 10_000;
 /// Maximum number of arguments of a program.
 pub const PROGRAM_ARGS_MAX: usize = 256;
 /// Maximum size in bytes of all arguments of a program.

@@ -167,6 +167,8 @@ pub(crate) fn read(path: &Path) -> io::Result<(PluginFile, Stamp)> {
     let component = content(path, bounds::COMPONENT_BYTES_MAX + 1)?;
     let manifest = match content(&manifest_path(path), bounds::MANIFEST_BYTES_MAX + 1) {
         Ok(manifest) => Some(manifest),
+        // A folder or a FIFO of this name is no manifest.
+        Err(_) if manifest_beside(path).is_none() => None,
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", manifest_path(path).display()))),
     };

@@ -151,14 +151,19 @@ impl Heartbeat {
 }
 
 fn loaded_plugins(catalog: &Catalog) -> Vec<LoadedPlugin> {
-    let mut free_bytes = bounds::PUBLISHED_SCHEMAS_BYTES_MAX;
+    // Declared schemas come first, whatever the order of the plugins: those of types are replaced by a check where the job runs.
+    let declared = catalog.plugins().values().flat_map(|loaded| runs(&loaded.plugin));
+    let declared = declared.filter_map(|task| task.schema.as_ref().map(|schema| schema.text().len()));
+    let declared: usize = declared.filter(|bytes| *bytes <= bounds::PUBLISHED_SCHEMA_BYTES_MAX).sum();
+    let max = bounds::PUBLISHED_SCHEMAS_BYTES_MAX;
+    let mut free = FreeBytes { declared: max, derived: max.saturating_sub(declared) };
     let plugins = catalog.plugins().iter();
     let loaded = plugins.map(|(id, loaded)| LoadedPlugin {
         plugin: id.clone(),
         version: loaded.plugin.manifest.version.clone(),
         digest: loaded.plugin.digest.clone(),
         topics: loaded.plugin.manifest.topics.clone(),
-        tasks: Some(runs(&loaded.plugin).map(|task| announcement(task, &mut free_bytes)).collect()),
+        tasks: Some(runs(&loaded.plugin).map(|task| announcement(task, &mut free)).collect()),
     });
     loaded.collect()
 }
@@ -174,14 +179,25 @@ async fn soon_after_a_change(change: &mut watch::Receiver<u64>) {
 /// Takes the place of the schema of types that no other host could check. No schema is empty.
 const NEVER_ANNOUNCED: &str = "";
 
-/// Returns the announcement of a task. `free_bytes` is what is left of the bound for all schemas of the node.
-fn announcement(task: &Task, free_bytes: &mut usize) -> TaskAnnouncement {
+/// The bytes that are left of the bound for all schemas of the node.
+struct FreeBytes {
+    /// For schemas that are declared.
+    declared: usize,
+    /// For those of the types of functions.
+    derived: usize,
+}
+
+/// Returns the announcement of a task.
+fn announcement(task: &Task, free: &mut FreeBytes) -> TaskAnnouncement {
     let text = match (&task.schema, &task.kind) {
         // A schema of its own narrows the types. Where the job runs, its payload is held against both.
         (Some(schema), _) => Some(schema.text()),
-        (None, TaskKind::Function(function)) => Some(function.announced_schema().unwrap_or(NEVER_ANNOUNCED)),
+        (None, TaskKind::Function(function)) => {
+            Some(function.announced_schema(task.is_spelled_as_wit()).unwrap_or(NEVER_ANNOUNCED))
+        }
         (None, TaskKind::Contract | TaskKind::Program) => None,
     };
+    let free_bytes = if task.schema.is_some() { &mut free.declared } else { &mut free.derived };
     let schema = match text {
         None => SchemaAnnouncement::Absent,
         Some(NEVER_ANNOUNCED) => SchemaAnnouncement::NotAnnounced,

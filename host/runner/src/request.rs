@@ -93,7 +93,7 @@ impl Target<'_> {
     /// bound of them nothing is checked, and the caller rejects the whole request.
     fn read_payload(&self, payload: &[u8], wants_key: bool, checks: &mut u64) -> Result<Option<Key>, PayloadError> {
         if let Target::Here(task) = self {
-            task.check_types(payload)?;
+            *checks += task.check_types(payload)?;
         }
         let (schema, pointer) = match self {
             Target::Here(task) => (task.schema.as_ref(), task.key.as_ref()),

@@ -34,6 +34,11 @@ pub(crate) fn component(path: &Path) -> anyhow::Result<Arc<[u8]>> {
 /// Reads a component and the manifest beside it, as a host does.
 pub(crate) fn plugin_file(path: &Path) -> anyhow::Result<PluginFile> {
     let manifest_path = path.with_extension("toml");
+    // As in the plugin folder, a folder or a FIFO of this name is no manifest; a FIFO would be waited for.
+    let is_manifest = std::fs::metadata(&manifest_path).map_or(true, |metadata| metadata.is_file());
+    if !is_manifest {
+        return Ok(PluginFile { component: component(path)?, manifest: None });
+    }
     let manifest = match std::fs::File::open(&manifest_path) {
         Ok(file) if path.extension().is_some_and(|extension| extension == "wasm") => {
             let mut content = Vec::new();

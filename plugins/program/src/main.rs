@@ -13,6 +13,10 @@ fn main() -> ExitCode {
             eprintln!("could not do it");
             return ExitCode::from(status.parse::<u8>().expect("a number"));
         }
+        ["--panic-after", text] => {
+            io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).expect("written");
+            panic!("asked to panic")
+        }
         ["--panic"] => panic!("asked to panic"),
         ["--spin"] => loop {
             std::hint::black_box(0);

@@ -58,11 +58,12 @@ impl Run {
         if let CallInput::Job { task, payload, .. } = &self.input
             && let Some(function) = exports.functions.get(task.as_str())
         {
-            return Ok(match typed::call::call(store, instance, function, payload).await? {
+            let is_spelled_as_wit = self.plain_task().is_some_and(Task::is_spelled_as_wit);
+            return Ok(match typed::call::call(store, instance, function, (payload, is_spelled_as_wit)).await? {
                 TypedEnd::Answer(Answer::Ok(result)) => Ok(result),
                 TypedEnd::Answer(Answer::Err(error)) => Err(GuestFailure::Error(error)),
-                TypedEnd::BadPayload(why) => Err(GuestFailure::Hopeless(format!("the payload is refused: {why}"))),
-                TypedEnd::NoText(why) => Err(GuestFailure::Hopeless(why)),
+                TypedEnd::BadPayload(why) => Err(GuestFailure::Unfit(format!("the payload is refused: {why}"))),
+                TypedEnd::NoText(why) => Err(GuestFailure::Unfit(why)),
             });
         }
         let (Some(program), Some(output)) = (&exports.program, output) else { return Err(absent()) };
@@ -74,14 +75,19 @@ impl Run {
                 Some(I32Exit(0)) => 0,
                 // WASI has statuses of eight bits; what is beyond is no success.
                 Some(I32Exit(status)) => u8::try_from(*status).ok().filter(|status| *status != 0).unwrap_or(u8::MAX),
-                None => return Err(error),
+                None => {
+                    // Lines that were written before a panic are told, also the last one without a newline.
+                    output.finish().await;
+                    return Err(error);
+                }
             },
         };
         let written = output.finish().await;
         Ok(match (status, written.refused) {
             (0, None) => Ok(written.result),
-            (0, Some(why)) => Err(GuestFailure::Output(why)),
-            (status, _) => Err(GuestFailure::Exit(status)),
+            // A program whose lines are refused ends with some status for this reason.
+            (_, Some(why)) => Err(GuestFailure::Output(why)),
+            (status, None) => Err(GuestFailure::Exit(status)),
         })
     }
 }

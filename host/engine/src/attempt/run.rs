@@ -64,10 +64,12 @@ pub(crate) enum GuestFailure {
     Output(String),
     /// The error of its `result`, as JSON.
     Error(Vec<u8>),
-    /// It cannot be called with this payload, or its result has no text: another attempt would end in the same way.
-    Hopeless(String),
+    /// This version cannot be called with this payload, or its result has no text. Another version, or another call, may do.
+    Unfit(String),
 }
 
+/// Bytes of a function's error that are looked at: more than a failure's text has.
+const ERROR_BYTES_READ: usize = 64 * 1024;
 /// Bytes up to which no room is kept for what an attempt leaves: it is there for a moment.
 const SMALL_BYTES_MAX: u64 = 4096;
 
@@ -384,11 +386,12 @@ impl EndContext<'_> {
                 if discards { outcome::Failure::Discard(report) } else { outcome::Failure::Retry(report) }
             }
             GuestFailure::Error(json) => {
-                let text = report::shortened(String::from_utf8_lossy(&json).into_owned());
+                let begin = &json[..json.len().min(ERROR_BYTES_READ)];
+                let text = report::shortened(String::from_utf8_lossy(begin).into_owned());
                 let discards = self.run.plain_settings().is_some_and(|plain| plain.discard_errors);
                 if discards { outcome::Failure::Discard(text) } else { outcome::Failure::Retry(text) }
             }
-            GuestFailure::Hopeless(why) => outcome::Failure::Discard(report::shortened(why)),
+            GuestFailure::Unfit(why) => outcome::Failure::Retry(report::shortened(why)),
             GuestFailure::Output(why) => outcome::Failure::Retry(self.report(
                 None,
                 format!("its output was not taken: {why}"),

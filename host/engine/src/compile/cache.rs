@@ -209,7 +209,7 @@ fn in_memory(file: &mut File, digest: &str, engine: &Engine) -> wasmtime::Result
 }
 
 /// The sources of the code that reads components: a description is valid as long as they do not change.
-const READERS: [&str; 15] = [
+const READERS: [&str; 17] = [
     include_str!("../inspect/contract_check.rs"),
     include_str!("../inspect/description.rs"),
     include_str!("examine.rs"),
@@ -220,6 +220,8 @@ const READERS: [&str; 15] = [
     include_str!("../spec/typed/types.rs"),
     include_str!("../inspect/symbol_names.rs"),
     include_str!("../inspect/host_interfaces.rs"),
+    include_str!("../sandbox/guest_logging.rs"),
+    include_str!("../spec/typed/names.rs"),
     include_str!("../spec/problem.rs"),
     include_str!("../inspect/strip.rs"),
     include_str!("../inspect/survey.rs"),

@@ -35,7 +35,7 @@ impl FilePaths<'_> {
     /// A reason, if the disk fails.
     pub(crate) fn examine(&self, inspected: impl FnOnce()) -> Result<(), String> {
         let bytes = fs::read(self.component).map_err(|error| format!("could not read the component: {error}"))?;
-        let mut description = with_stack(|| contract_check::inspect(&bytes))?;
+        let mut description = with_stack(|| contract_check::inspect(&bytes))?.bounded()?;
         self.write(&description)?;
         if !description.problems.is_empty() {
             return Ok(());
@@ -45,6 +45,7 @@ impl FilePaths<'_> {
             Ok(code) => {
                 write(self.code, &code)?;
                 description.code = Some(digest_of(&code));
+                description = description.bounded()?;
             }
             Err(why) => {
                 let problem = Problem::new(format!("could not compile it: {why}"));

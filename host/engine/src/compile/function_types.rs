@@ -7,8 +7,7 @@ use wasmtime::component::types::ComponentFunc;
 use crate::spec::typed::signature::Signature;
 use crate::spec::typed::types::{Int, Type, TypeRef, TypeTable};
 
-/// Maximum number of types within a function's types, counted as often as they occur. Those of a component that compiles are
-/// not more than ten times as many.
+/// Maximum number of types within a function's types, counted as often as they occur. A function with more is no task.
 const STEPS_MAX: u32 = 100_000;
 
 /// Returns true if a function's types are the same; false as well if they are too large to say.

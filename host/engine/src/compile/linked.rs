@@ -96,7 +96,7 @@ impl PlainIndices {
             let (params, result) = (signature.flat_params(), signature.flat_result());
             let is_direct = params <= DIRECT_PARAMS_MAX && !function.is_async && !ty.async_();
             let way = if is_direct { CallWay::Direct { params, result } } else { CallWay::Dynamic };
-            let task = Arc::new(FunctionTask::new(signature));
+            let task = Arc::new(FunctionTask::new(signature, !is_direct));
             tasks.push((function.task.clone(), TaskKind::Function(Arc::clone(&task))));
             functions.insert(function.task.clone(), LinkedFunction { index, task, way });
         }

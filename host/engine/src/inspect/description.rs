@@ -73,6 +73,18 @@ impl Description {
             && self.ended_within.is_none_or(|before| limits.are_within(before))
     }
 
+    /// Returns the description, or one that refuses the file if this one would be larger than its reader takes: it would count as
+    /// damaged, and the file would be read again and again.
+    pub(crate) fn bounded(self) -> Result<Description, String> {
+        let (bytes, max) = (self.to_bytes()?.len() as u64, bounds::DESCRIPTION_BYTES_MAX);
+        if bytes <= max {
+            return Ok(self);
+        }
+        let [bytes, max] = [bytes, max].map(|bytes| bytesize::ByteSize(bytes).display().iec());
+        let what = format!("its exports, imports and lines take {bytes} to describe; the limit is {max}");
+        Ok(Description::refused(vec![Problem::new(what).hint("export fewer functions, or shorten their names")]))
+    }
+
     /// Serializes the description: a line of JSON, followed by the rows of `lines` as they are.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, String> {
         let mut bytes = serde_json::to_vec(self).map_err(|error| error.to_string())?;
@@ -120,7 +132,15 @@ mod tests {
             Description { manifest, imports: names(), exports: names(), lines, ..Description::refused(vec![problem]) };
         let bytes = max.to_bytes().unwrap();
         assert!((bytes.len() as u64) < bounds::DESCRIPTION_BYTES_MAX);
-        assert_eq!(Description::from_bytes(&bytes), Some(max));
+        assert_eq!(Description::from_bytes(&bytes), Some(max.clone()));
+        assert_eq!(max.clone().bounded(), Ok(max.clone()));
+        let too_large = Description { manifest: Some("a".repeat(bounds::DESCRIPTION_BYTES_MAX as usize)), ..max };
+        let refused = too_large.bounded().unwrap();
+        assert!(
+            refused.problems[0].to_string().contains("to describe; the limit is 3.0 MiB"),
+            "{:?}",
+            refused.problems
+        );
         for damaged in [&bytes[1..], &bytes[..100], &[]] {
             assert_eq!(Description::from_bytes(damaged), None);
         }

@@ -47,12 +47,16 @@ impl TypedExports {
         let mut functions = Vec::new();
         for (interface, function) in candidates(resolve, exports, producers, &mut left_out) {
             let shown = full_name(interface.as_deref(), &function.name);
-            match types.function(function) {
-                Err(why) => left_out.add(|| why.problem(&shown)),
-                Ok(_) if functions.len() == bounds::FUNCTIONS_MAX => left_out.add(|| {
+            if functions.len() == bounds::FUNCTIONS_MAX {
+                left_out.add(|| {
                     let max = bounds::FUNCTIONS_MAX;
                     Problem::new(format!("`{shown}` does not become a task: it is beyond the first {max} functions"))
-                }),
+                });
+                continue;
+            }
+            let name_bytes = function.name.len() + interface.as_ref().map_or(0, String::len);
+            match types.function_or_nothing(function, name_bytes) {
+                Err(why) => left_out.add(|| why.problem(&shown)),
                 Ok((params, result)) => functions.push(ExportedFunction {
                     task: String::new(),
                     interface,
@@ -153,11 +157,13 @@ fn named(functions: Vec<ExportedFunction>, taken: Option<&str>, left_out: &mut P
 }
 
 /// Why a function is no task.
+#[derive(Clone, Debug)]
 enum NoTask {
     Resource(String),
     Stream(&'static str),
     Deep,
     Large,
+    LargeAlone,
     Other(&'static str),
 }
 
@@ -186,6 +192,13 @@ impl NoTask {
                 ),
                 "make them smaller, or export fewer functions",
             ),
+            NoTask::LargeAlone => (
+                format!(
+                    "the types of `{function}` are too large; the limit is {} types and names, counted as often as they are used",
+                    bounds::TYPE_EXPANDED_MAX
+                ),
+                "make them smaller",
+            ),
             NoTask::Other(what) => (format!("`{function}` has {what}, which this host does not support"), PLAIN),
         };
         Problem::new(why).hint(hint)
@@ -199,8 +212,31 @@ struct Types {
     places: HashMap<Type, TypeRef>,
     /// The places of types with names, and how deep these types nest.
     known: HashMap<TypeId, (TypeRef, u32)>,
+    /// Why other types cannot be part of a task, whatever was before them.
+    refused: HashMap<TypeId, NoTask>,
+    /// The number of types and names in each type, with those within it as often as they are used.
+    expanded: Vec<u64>,
     members: usize,
     name_bytes: usize,
+}
+
+impl Types {
+    /// Returns how many types and names a type is, with those within it as often as they are used.
+    fn expanded_of(&self, ty: &Type) -> u64 {
+        let of = |ty: &TypeRef| self.expanded[*ty as usize];
+        let all = |types: &mut dyn Iterator<Item = &TypeRef>| types.map(of).fold(1_u64, u64::saturating_add);
+        match ty {
+            Type::Bool | Type::Int(_) | Type::F32 | Type::F64 | Type::Char | Type::String => 1,
+            Type::List(ty) | Type::Option(ty) => of(ty).saturating_add(1),
+            Type::Record(fields) => all(&mut fields.iter().map(|field| &field.ty)),
+            Type::Tuple(types) => all(&mut types.iter()),
+            Type::Variant(cases) => {
+                all(&mut cases.iter().filter_map(|case| case.ty.as_ref())).saturating_add(cases.len() as u64)
+            }
+            Type::Enum(names) | Type::Flags(names) => 1 + names.len() as u64,
+            Type::Result(ok, err) => all(&mut ok.iter().chain(err)),
+        }
+    }
 }
 
 struct TypeBuilder<'r> {
@@ -212,6 +248,25 @@ struct TypeBuilder<'r> {
 type Built = Result<(TypeRef, u32), NoTask>;
 
 impl TypeBuilder<'_> {
+    /// Adds the types of a function; none of them if it is no task, so that those after it have all the room.
+    fn function_or_nothing(
+        &mut self,
+        function: &Function,
+        name_bytes: usize,
+    ) -> Result<(Vec<Field>, Option<TypeRef>), NoTask> {
+        let (types, members, names) = (self.types.all.len(), self.types.members, self.types.name_bytes);
+        let made = self.count(0, name_bytes).and_then(|()| self.function(function));
+        if made.is_err() {
+            let is_before = |place: &TypeRef| (*place as usize) < types;
+            self.types.all.truncate(types);
+            self.types.expanded.truncate(types);
+            self.types.places.retain(|_, place| is_before(place));
+            self.types.known.retain(|_, (place, _)| is_before(place));
+            (self.types.members, self.types.name_bytes) = (members, names);
+        }
+        made
+    }
+
     fn function(&mut self, function: &Function) -> Result<(Vec<Field>, Option<TypeRef>), NoTask> {
         match &function.kind {
             FunctionKind::Freestanding | FunctionKind::AsyncFreestanding => {}
@@ -227,6 +282,11 @@ impl TypeBuilder<'_> {
             params.push(Field { name: param.name.clone(), ty: self.ty(&param.ty)?.0 });
         }
         let result = function.result.as_ref().map(|ty| self.ty(ty)).transpose()?;
+        let all = params.iter().map(|param| param.ty).chain(result.map(|(ty, _)| ty));
+        let expanded = all.fold(0_u64, |sum, ty| sum.saturating_add(self.types.expanded[ty as usize]));
+        if expanded > bounds::TYPE_EXPANDED_MAX {
+            return Err(NoTask::LargeAlone);
+        }
         Ok((params, result.map(|(ty, _)| ty)))
     }
 
@@ -259,8 +319,13 @@ impl TypeBuilder<'_> {
         if self.types.all.len() == bounds::TYPES_MAX {
             return Err(NoTask::Large);
         }
+        let expanded = self.types.expanded_of(&ty);
+        if expanded > bounds::TYPE_EXPANDED_MAX {
+            return Err(NoTask::LargeAlone);
+        }
         let place = self.types.all.len() as TypeRef;
         self.types.places.insert(ty.clone(), place);
+        self.types.expanded.push(expanded);
         self.types.all.push(ty);
         Ok((place, depth))
     }
@@ -285,7 +350,15 @@ impl TypeBuilder<'_> {
                 if let Some(known) = self.types.known.get(id) {
                     return Ok(*known);
                 }
-                let built = self.defined(*id)?;
+                if let Some(why) = self.types.refused.get(id) {
+                    return Err(why.clone());
+                }
+                let built = self.defined(*id).inspect_err(|why| {
+                    // Only that of room depends on what was before.
+                    if !matches!(why, NoTask::Large) {
+                        self.types.refused.insert(*id, why.clone());
+                    }
+                })?;
                 self.types.known.insert(*id, built);
                 return Ok(built);
             }
@@ -368,3 +441,6 @@ impl TypeBuilder<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

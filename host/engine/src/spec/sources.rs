@@ -2,7 +2,7 @@
 //! same thing the later one holds; the operator's settings come after them all.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wharf_core::bounds;
@@ -110,7 +110,7 @@ impl ManifestSources {
         }
         let (mut raw, mut kinds, mut too_many) = (RawManifest::default(), BTreeMap::new(), 0);
         if let Some(plain) = &self.plain {
-            let named: Vec<&str> = layers
+            let named: BTreeSet<&str> = layers
                 .iter()
                 .flat_map(|(_, layer)| layer.tasks.keys())
                 .chain(operator.keys())
@@ -123,6 +123,12 @@ impl ManifestSources {
             raw.tasks = kinds.keys().map(|task| (task.clone(), RawTask::default())).collect();
             for (origin, layer) in &layers {
                 problems.extend(layer.tasks.keys().filter(|task| !kinds.contains_key(*task)).map(|task| {
+                    if plain.tasks.iter().any(|(name, _)| name == task) {
+                        let max = bounds::TASKS_MAX;
+                        let what =
+                            format!("{}: the task `{task}` is one too many; the limit is {max}", origin.name(plugin));
+                        return Problem::new(what).hint("name fewer tasks");
+                    }
                     let known = || plain.tasks.iter().map(|(name, _)| name.as_str());
                     let hint = toml_diagnostics::nearest(task, known()).map_or_else(
                         || format!("its tasks: {}", known().take(20).collect::<Vec<_>>().join(", ")),
@@ -146,8 +152,8 @@ impl ManifestSources {
 
 impl PlainTasks {
     /// Returns the exports that are tasks: all, or as many as there may be.
-    fn chosen(&self, named: &[&str]) -> BTreeMap<String, TaskKind> {
-        let (first, rest): (Vec<_>, Vec<_>) = self.tasks.iter().partition(|(name, _)| named.contains(&name.as_str()));
+    fn chosen(&self, named: &BTreeSet<&str>) -> BTreeMap<String, TaskKind> {
+        let (first, rest): (Vec<_>, Vec<_>) = self.tasks.iter().partition(|(name, _)| named.contains(name.as_str()));
         first.into_iter().chain(rest).take(bounds::TASKS_MAX).cloned().collect()
     }
 }

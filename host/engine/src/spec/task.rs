@@ -103,17 +103,30 @@ impl Task {
 
     /// Returns how many checks a payload may take against the task's schema.
     pub fn checks(&self, payload: &[u8]) -> u64 {
-        self.schema.as_ref().map_or(0, |schema| schema.checks(payload))
+        let of_types = match &self.kind {
+            TaskKind::Function(function) => function.checks(payload),
+            TaskKind::Contract | TaskKind::Program => 0,
+        };
+        self.schema.as_ref().map_or(0, |schema| schema.checks(payload)).saturating_add(of_types)
     }
 
-    /// Checks a payload against the types of the function that the task is, if it is one.
+    /// Returns true if members of the payload are taken only as WIT writes them, because the key or the declared schema looks for
+    /// them by their names.
+    pub fn is_spelled_as_wit(&self) -> bool {
+        self.key.is_some() || self.schema.is_some()
+    }
+
+    /// Checks a payload against the types of the function that the task is, if it is one. Returns how many checks that took
+    /// besides those of what the payload has.
     ///
     /// # Errors
     /// [`PayloadError`] with the first place where a value is not of its type.
-    pub fn check_types(&self, payload: &[u8]) -> Result<(), PayloadError> {
+    pub fn check_types(&self, payload: &[u8]) -> Result<u64, PayloadError> {
         match &self.kind {
-            TaskKind::Function(function) => function.check(payload).map_err(PayloadError::Types),
-            TaskKind::Contract | TaskKind::Program => Ok(()),
+            TaskKind::Function(function) => {
+                function.check(payload, self.is_spelled_as_wit()).map_err(PayloadError::Types)
+            }
+            TaskKind::Contract | TaskKind::Program => Ok(0),
         }
     }
 
@@ -181,6 +194,16 @@ pub(crate) fn build(
     let schema =
         raw.payload_schema.and_then(|text| Schema::parse(&text).map_err(|why| bad("payload-schema", why)).ok());
     let key = raw.key.and_then(|text| KeyPointer::parse(&text).map_err(|why| bad("key", why)).ok());
+
+    if let (Some(pointer), TaskKind::Function(function)) = (&key, &kind)
+        && !function.may_have(pointer.as_str())
+    {
+        let what = format!(
+            "no payload has a value at `{}`; expected a pointer to a parameter of the function, or to a member, as WIT writes it",
+            pointer.as_str()
+        );
+        bad("key", what);
+    }
 
     let retry = raw.retry.unwrap_or_default();
     let attempts = retry.attempts.unwrap_or(bounds::RETRY_ATTEMPTS_DEFAULT);

@@ -78,7 +78,7 @@ async fn a_number_that_json_does_not_have_is_refused() {
     let plugin = scene.load("functions").await;
     for (b, number) in [("0", "inf"), ("-0.0", "-inf")] {
         let ended = run(&scene, &plugin, "divide", &format!("{{\"a\": 1, \"b\": {b}}}")).await;
-        let Outcome::Failed(Failure::Discard(why)) = &ended.outcome else { panic!("{:?}", ended.outcome) };
+        let Outcome::Failed(Failure::Retry(why)) = &ended.outcome else { panic!("{:?}", ended.outcome) };
         assert_eq!(*why, format!("the result has a number that JSON does not have: {number}"));
     }
 }
@@ -129,9 +129,26 @@ async fn a_payload_that_is_not_of_the_types_is_refused_with_its_place() {
         assert!(why.contains(expected), "{payload}: {why}");
         // A host without the plugin has only the schema, and the attempt says what is wrong.
         let (ended, _) = scene.run(&plugin, call(&plugin, task.name.task(), payload.as_str())).await;
-        let Outcome::Failed(Failure::Discard(of_attempt)) = &ended.outcome else { panic!("{:?}", ended.outcome) };
+        let Outcome::Failed(Failure::Retry(of_attempt)) = &ended.outcome else { panic!("{:?}", ended.outcome) };
         assert_eq!(*of_attempt, format!("the payload is refused: {why}"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_with_a_key_takes_members_only_as_wit_writes_them() {
+    let scene = Scene::new(4);
+    let plugin = scene.load("functions").await;
+    let with_key = scene.load_with("functions", "[tasks.move]\nkey = '/row/seen-at/0'").await;
+    let payload = format!("{{\"row\": {}, \"by\": 1}}", ROW.replace("seen-at", "seen_at"));
+    assert_eq!(plugin.manifest.tasks["move"].check_payload(payload.as_bytes()), Ok(()));
+    let Err(PayloadError::Types(why)) = with_key.manifest.tasks["move"].check_payload(payload.as_bytes()) else {
+        panic!("the key is passed by")
+    };
+    assert!(why.contains("unknown member `seen_at`: expected `seen-at`"), "{why}");
+    // A host that has only a declared schema takes it: then the attempt refuses it.
+    let (ended, _) = scene.run(&with_key, call(&with_key, "move", payload.as_str())).await;
+    let Outcome::Failed(Failure::Retry(of_attempt)) = &ended.outcome else { panic!("{:?}", ended.outcome) };
+    assert_eq!(*of_attempt, format!("the payload is refused: {why}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,9 +156,7 @@ async fn schemas_say_what_is_taken_and_given() {
     let scene = Scene::new(4);
     let plugin = scene.load("functions").await;
     let schema = |task: &str| match &plugin.manifest.tasks[task].kind {
-        TaskKind::Function(function) => {
-            (function.payload_schema().to_owned(), function.result_schema().map(str::to_owned))
-        }
+        TaskKind::Function(function) => (function.payload_schema(), function.result_schema()),
         other => panic!("{other:?}"),
     };
     assert_eq!(

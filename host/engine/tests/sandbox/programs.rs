@@ -59,6 +59,14 @@ async fn each_line_is_a_chunk_where_the_settings_say_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lines_before_a_panic_are_told() {
+    let scene = Scene::new(4);
+    let (ended, host) = run(&scene, "stream = 'lines'\nargs = ['--panic-after', \"one\\ntwo\"]", "").await;
+    assert!(!matches!(ended.outcome, Outcome::Returned(_)), "{:?}", ended.outcome);
+    assert_eq!(*host.chunks.lock().unwrap(), [&b"one"[..], b"two"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn its_exit_status_says_whether_it_failed() {
     let scene = Scene::new(4);
     let (ended, _) = run(&scene, "args = ['--status', '0']", "").await;

@@ -123,6 +123,7 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("types-max", hard::TYPES_MAX.to_string()),
         ("type-members-max", hard::TYPE_MEMBERS_MAX.to_string()),
         ("type-names-bytes-max", bytes(hard::TYPE_NAMES_BYTES_MAX as u64)),
+        ("type-expanded-max", hard::TYPE_EXPANDED_MAX.to_string()),
         ("program-args-max", hard::PROGRAM_ARGS_MAX.to_string()),
         ("program-args-bytes-max", bytes(hard::PROGRAM_ARGS_BYTES_MAX as u64)),
         ("tasks-max", hard::TASKS_MAX.to_string()),

@@ -12,6 +12,8 @@ use crate::attempt::typed::direct::DirectCall;
 use crate::attempt::typed::dynamic;
 use crate::compile::linked::{CallWay, LinkedFunction};
 use crate::sandbox::store_data::Sandbox;
+use crate::spec::function_task::{FunctionTask, dynamic_bytes};
+use crate::spec::typed::check::{self, CheckMode, Plan};
 use crate::spec::typed::json_writer::NoText;
 
 /// The end of a call that did not trap.
@@ -23,12 +25,26 @@ pub(crate) enum TypedEnd {
     NoText(String),
 }
 
-/// Dynamic values may take so many times the bytes of their payload.
-const DYNAMIC_FACTOR_MAX: u64 = 4;
-/// Bytes that they may take whatever the payload is.
-const DYNAMIC_BYTES_FREE: u64 = 64 * bounds::KIB;
+/// Fuel of wasmtime for one crossing of a function that is called through dynamic values.
+const DYNAMIC_FUEL: u64 = 4 * bounds::MIB;
+/// Payloads of more bytes are checked on a thread of their own, so that other attempts do not wait.
+const CHECKED_HERE_BYTES_MAX: usize = 64 * bounds::KIB as usize;
 
-/// Calls a function.
+/// Checks a payload; `Err` has the reason why it is refused.
+async fn check(
+    task: &Arc<FunctionTask>,
+    payload: &SharedBytes,
+    mode: CheckMode,
+) -> wasmtime::Result<Result<Plan, String>> {
+    if payload.len() <= CHECKED_HERE_BYTES_MAX {
+        return Ok(task.counted(payload, mode));
+    }
+    let (task, payload) = (Arc::clone(task), payload.clone());
+    let checked = tokio::task::spawn_blocking(move || task.counted(&payload, mode)).await;
+    checked.map_err(|_| wasmtime::Error::msg("the check of the payload panicked; this is a bug of the host"))
+}
+
+/// Calls a function. With `is_spelled_as_wit` members of the payload are taken only as WIT writes them.
 ///
 /// # Errors
 /// The guest's trap, or the end of the attempt.
@@ -36,34 +52,46 @@ pub(crate) async fn call(
     store: &mut Store<Sandbox>,
     instance: &Instance,
     linked: &LinkedFunction,
-    payload: &SharedBytes,
+    (payload, is_spelled_as_wit): (&SharedBytes, bool),
 ) -> wasmtime::Result<TypedEnd> {
-    let plan = match linked.task.signature.check(payload) {
+    let notes_lengths = matches!(linked.way, CallWay::Direct { .. });
+    // Room for the lengths of all lists, and for the largest string with escapes, before they are there.
+    let lists = if notes_lengths { check::lists_max(payload) as u64 * 4 } else { 0 };
+    let unescaped = if payload.contains(&b'\\') { payload.len() as u64 } else { 0 };
+    let kept = lists + unescaped;
+    store.data_mut().keep_bytes(kept).await?;
+    let ended = checked_call(store, instance, linked, payload, CheckMode { is_spelled_as_wit, notes_lengths }).await;
+    store.data_mut().drop_bytes(kept);
+    ended
+}
+
+async fn checked_call(
+    store: &mut Store<Sandbox>,
+    instance: &Instance,
+    linked: &LinkedFunction,
+    payload: &SharedBytes,
+    mode: CheckMode,
+) -> wasmtime::Result<TypedEnd> {
+    let plan = match check(&linked.task, payload, mode).await? {
         Ok(plan) => plan,
-        Err(bad) => return Ok(TypedEnd::BadPayload(bad.to_string())),
+        Err(why) => return Ok(TypedEnd::BadPayload(why)),
     };
+    if payload.len() > CHECKED_HERE_BYTES_MAX {
+        // The attempt may have been ended meanwhile.
+        store.data_mut().keep_bytes(0).await?;
+    }
     let function = instance
         .get_func(&mut *store, linked.index)
         .ok_or_else(|| wasmtime::Error::msg("the plugin does not export the function to call"))?;
     let called = match linked.way {
         CallWay::Direct { params, result } => {
-            let kept = plan.lengths.len() as u64 * 4;
-            store.data_mut().keep_bytes(kept).await?;
             let call = DirectCall { task: Arc::clone(&linked.task), payload: payload.clone(), lengths: plan.lengths };
-            let called = call.run(store, function, (params, result)).await;
-            store.data_mut().drop_bytes(kept);
-            called
+            call.run(store, function, (params, result)).await
         }
         CallWay::Dynamic => {
-            let kept = dynamic::bytes_of(&plan);
-            let max = (payload.len() as u64).saturating_mul(DYNAMIC_FACTOR_MAX).max(DYNAMIC_BYTES_FREE);
-            if kept > max {
-                return Ok(TypedEnd::BadPayload(format!(
-                    "its {} values would take {kept} bytes of this host's memory; the limit is {max} for a payload of this size: \
-                     pass fewer values, or give the function at most 16 numbers, strings and lists as parameters",
-                    plan.values
-                )));
-            }
+            // The result is made of such values, too: they take up to three times the fuel that they cost.
+            store.set_hostcall_fuel(DYNAMIC_FUEL as usize);
+            let kept = dynamic_bytes(&plan) + 3 * DYNAMIC_FUEL;
             store.data_mut().keep_bytes(kept).await?;
             let called = dynamic::call(store, function, &linked.task.signature, payload).await;
             store.data_mut().drop_bytes(kept);

@@ -7,19 +7,11 @@ use wasmtime::component::{Func, Val};
 use wharf_core::bounds;
 
 use crate::attempt::typed::answer::Answer;
-use crate::spec::typed::check::{self, BadValue, Plan};
+use crate::spec::typed::check::{self, BadValue, Members};
 use crate::spec::typed::json_reader::{JsonReader, Kind, NotJson};
 use crate::spec::typed::json_writer::{JsonWriter, NoText};
 use crate::spec::typed::signature::{Returns, Signature};
-use crate::spec::typed::types::{Field, Int, Type, TypeRef, TypeTable};
-
-/// Returns how many bytes the dynamic values of a payload take at most.
-pub(super) fn bytes_of(plan: &Plan) -> u64 {
-    // Each name and each string is an allocation of its own.
-    const ALLOCATION_BYTES: u64 = 16;
-    let each = size_of::<Val>() as u64 + size_of::<String>() as u64 + ALLOCATION_BYTES;
-    plan.values.saturating_mul(each).saturating_add(plan.text_bytes)
-}
+use crate::spec::typed::types::{Int, Type, TypeRef, TypeTable};
 
 /// Calls a function.
 pub(super) async fn call<T: Send + 'static>(
@@ -56,17 +48,18 @@ pub(super) fn parameters(signature: &Signature, payload: &[u8]) -> Made<Vec<Val>
     let mut reader = JsonReader::new(text);
     let is_absent = text.trim_ascii().is_empty() || json(reader.kind())? == Kind::Null;
     let mut reader = if is_absent { JsonReader::new("{}") } else { reader };
-    let params = members(&mut reader, &signature.table, &signature.params)?;
+    let params = members(&mut reader, &signature.table, (&signature.params, &[]))?;
     Ok(params.into_iter().map(|(_, value)| value).collect())
 }
 
-fn members(reader: &mut JsonReader<'_>, table: &TypeTable, fields: &[Field]) -> Made<Vec<(String, Val)>> {
+fn members(reader: &mut JsonReader<'_>, table: &TypeTable, of: Members<'_>) -> Made<Vec<(String, Val)>> {
+    let fields = of.0;
     let mut values: Vec<(String, Val)> = fields.iter().map(|field| (field.name.clone(), Val::Option(None))).collect();
     let mut expected = 0;
     let mut more = json(reader.open(b'{'))?;
     while more {
         let name = check::text(json(reader.name())?)?;
-        if let Some(place) = check::member(fields, &name, expected) {
+        if let Some(place) = check::member(of, &name, expected) {
             values[place].1 = value(reader, table, fields[place].ty)?;
             expected = place + 1;
         }
@@ -110,7 +103,7 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
             }
             Val::List(values)
         }
-        Type::Record(fields) => Val::Record(members(reader, table, fields)?),
+        Type::Record(fields) => Val::Record(members(reader, table, (fields, table.sorted(ty)))?),
         Type::Tuple(types) => {
             json(reader.open(b'['))?;
             let mut values = Vec::new();
@@ -142,7 +135,7 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
         }
         Type::Option(some) => Val::Option(Some(Box::new(value(reader, table, *some)?))),
         Type::Variant(cases) => {
-            let found = check::tagged(reader, cases)?;
+            let found = check::tagged(reader, cases, table.sorted(ty))?;
             let case = &cases[found.case];
             let payload = match (case.ty, found.val) {
                 (Some(ty), Some(mut val)) => Some(Box::new(value(&mut val, table, ty)?)),
@@ -172,7 +165,7 @@ fn answer(signature: &Signature, ty: TypeRef, value: Val) -> Result<Answer, NoTe
             text(&signature.table, ok, value.as_deref()).map(Answer::Ok)
         }
         (Returns::Fallible(_, err), Val::Result(Err(value))) => {
-            text(&signature.table, err, value.as_deref()).map(Answer::Err)
+            as_json(&signature.table, err, value.as_deref()).map(Answer::Err)
         }
         (_, value) => text(&signature.table, Some(ty), Some(&value)).map(Answer::Ok),
     }
@@ -187,6 +180,12 @@ fn text(table: &TypeTable, ty: Option<TypeRef>, value: Option<&Val>) -> Result<V
         let bytes = bytes(values);
         return if bytes.len() as u64 > bounds::OUTPUT_BYTES_MAX { Err(NoText::TooLarge) } else { Ok(bytes) };
     }
+    as_json(table, Some(ty), Some(value))
+}
+
+/// Writes JSON, also of bytes.
+fn as_json(table: &TypeTable, ty: Option<TypeRef>, value: Option<&Val>) -> Result<Vec<u8>, NoText> {
+    let (Some(ty), Some(value)) = (ty, value) else { return Ok(b"null".to_vec()) };
     let mut text = Text { table, writer: JsonWriter::default() };
     text.value(ty, value)?;
     Ok(text.writer.finish())

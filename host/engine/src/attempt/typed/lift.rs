@@ -42,7 +42,7 @@ pub(super) fn result(cx: &mut LiftContext<'_>, ty: Option<InterfaceType>, source
     let (case, payload) = lifting.case(at, 2, its.info.payload_offset32)?;
     match case {
         0 => lifting.answer(its.ok, payload).map(Answer::Ok),
-        1 => lifting.answer(its.err, payload).map(Answer::Err),
+        1 => lifting.json(its.err, payload).map(Answer::Err),
         _ => Err(invalid("case of a result")),
     }
 }
@@ -106,6 +106,12 @@ impl<'m> Lifting<'_, 'm> {
             }
             return Ok(bytes.to_vec());
         }
+        self.json(Some(ty), at)
+    }
+
+    /// Writes JSON, also of bytes.
+    fn json(mut self, ty: Option<InterfaceType>, at: At<'m>) -> Lifted<Vec<u8>> {
+        let Some(ty) = ty else { return Ok(b"null".to_vec()) };
         self.value(&ty, at)?;
         Ok(self.writer.finish())
     }

@@ -9,10 +9,10 @@ use wasmtime::ValRaw;
 use wasmtime::component::__internal::{InterfaceType, LowerContext};
 use wasmtime::component::Lower;
 
-use crate::spec::typed::check::{self, BadValue, Seen};
+use crate::spec::typed::check::{self, BadValue, Members, Seen};
 use crate::spec::typed::json_reader::{JsonReader, Kind, NotJson};
 use crate::spec::typed::signature::Signature;
-use crate::spec::typed::types::{Field, MemberPlace, Type, TypeRef, TypeTable};
+use crate::spec::typed::types::{MemberPlace, Type, TypeRef, TypeTable};
 
 type Lowered = wasmtime::Result<()>;
 
@@ -53,7 +53,7 @@ pub(super) fn parameters<T: 'static>(
     }
     let places = signature.table.places(signature.params.iter().map(|param| param.ty));
     let mut lowering = Lowering { cx, table: &signature.table, lengths: lengths.iter(), flat };
-    lowering.members(&mut reader, (&signature.params, &places), Place::Flat(0))
+    lowering.members(&mut reader, ((&signature.params, &[]), &places), Place::Flat(0))
 }
 
 struct Lowering<'l, 'c, T: 'static> {
@@ -94,14 +94,15 @@ impl<T: 'static> Lowering<'_, '_, T> {
         self.scalar(at.member(MemberPlace { offset: 4, flat: 1 }), length as u64, 4)
     }
 
-    fn members(&mut self, reader: &mut JsonReader<'_>, of: (&[Field], &[MemberPlace]), at: Place) -> Lowered {
-        let (fields, places) = of;
+    fn members(&mut self, reader: &mut JsonReader<'_>, of: (Members<'_>, &[MemberPlace]), at: Place) -> Lowered {
+        let (members, places) = of;
+        let fields = members.0;
         let mut seen = Seen::default();
         let mut expected = 0;
         let mut more = reader.open(b'{').map_err(not_json)?;
         while more {
             let name = check::text(reader.name().map_err(not_json)?).map_err(bad)?;
-            let place = check::member(fields, &name, expected).ok_or_else(changed)?;
+            let place = check::member(members, &name, expected).ok_or_else(changed)?;
             seen.note(place);
             self.value(reader, fields[place].ty, at.member(places[place]))?;
             expected = place + 1;
@@ -188,7 +189,7 @@ impl<T: 'static> Lowering<'_, '_, T> {
                 }
                 self.pointer(at, address, length)
             }
-            Type::Record(fields) => self.members(reader, (fields, table.members(ty)), at),
+            Type::Record(fields) => self.members(reader, ((fields, table.sorted(ty)), table.members(ty)), at),
             Type::Tuple(types) => {
                 reader.open(b'[').map_err(not_json)?;
                 for (ty, place) in types.iter().zip(table.members(ty)) {
@@ -199,7 +200,7 @@ impl<T: 'static> Lowering<'_, '_, T> {
             }
             Type::Enum(names) => {
                 let name = check::text(reader.string().map_err(not_json)?).map_err(bad)?;
-                let case = names.iter().position(|known| *known == *name).ok_or_else(changed)?;
+                let case = check::named(names, table.sorted(ty), &name).ok_or_else(changed)?;
                 self.scalar(at, case as u64, table.layout(ty).tag.max(table.layout(ty).size))
             }
             Type::Flags(names) => {
@@ -227,7 +228,7 @@ impl<T: 'static> Lowering<'_, '_, T> {
                 check::sole_end(reader).map_err(bad)
             }
             Type::Variant(cases) => {
-                let found = check::tagged(reader, cases).map_err(bad)?;
+                let found = check::tagged(reader, cases, table.sorted(ty)).map_err(bad)?;
                 self.scalar(at, found.case as u64, table.layout(ty).tag)?;
                 match (cases[found.case].ty, found.val) {
                     (Some(its), Some(mut val)) => self.value(&mut val, its, self.payload(at, ty)),

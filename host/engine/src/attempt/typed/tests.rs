@@ -15,6 +15,7 @@ use super::direct::DirectCall;
 use super::dynamic;
 use crate::inspect::plain_exports::PlainExports;
 use crate::spec::function_task::FunctionTask;
+use crate::spec::typed::check::CheckMode;
 use crate::spec::typed::signature::Signature;
 use crate::spec::typed::types::{Int, Type, TypeRef, TypeTable};
 use crate::wasmtime_config::{self, EngineKind};
@@ -318,7 +319,7 @@ impl Called {
         let component = Component::new(engine, bytes).unwrap();
         let index = component.get_export(None, "echo").unwrap().1;
         let pre = Linker::new(engine).instantiate_pre(&component).unwrap();
-        Called { engine: engine.clone(), pre, index, task: Arc::new(FunctionTask::new(signature)) }
+        Called { engine: engine.clone(), pre, index, task: Arc::new(FunctionTask::new(signature, false)) }
     }
 
     async fn instance(&self) -> (Store<()>, Instance) {
@@ -331,7 +332,9 @@ impl Called {
     /// Calls it in both ways, and returns the one result.
     async fn both(&self, payload: &str) -> Answer {
         let signature = &self.task.signature;
-        let plan = signature.check(payload.as_bytes()).unwrap_or_else(|bad| panic!("{bad}: {payload}"));
+        let plan = signature
+            .check(payload.as_bytes(), CheckMode { notes_lengths: true, ..CheckMode::default() })
+            .unwrap_or_else(|bad| panic!("{bad}: {payload}"));
         let (mut store, instance) = self.instance().await;
         let function = instance.get_func(&mut store, self.index).unwrap();
         let call =
@@ -359,7 +362,10 @@ fn json(answer: Answer, signature: &Signature) -> Value {
     };
     match (signature.result.map(|ty| signature.table.ty(ty)), answer) {
         (Some(Type::Result(ok, _)), Answer::Ok(bytes)) => serde_json::json!({ "ok": bytes_or_json(bytes, *ok) }),
-        (Some(Type::Result(_, err)), Answer::Err(bytes)) => serde_json::json!({ "err": bytes_or_json(bytes, *err) }),
+        // An error is JSON, whatever its type.
+        (Some(Type::Result(..)), Answer::Err(bytes)) => {
+            serde_json::json!({ "err": serde_json::from_slice::<Value>(&bytes).unwrap() })
+        }
         (_, Answer::Ok(bytes) | Answer::Err(bytes)) => bytes_or_json(bytes, signature.result),
     }
 }

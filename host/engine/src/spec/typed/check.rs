@@ -6,14 +6,15 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use wharf_core::bounds;
 
 use crate::spec::toml_diagnostics::nearest;
+use crate::spec::typed::integer;
 use crate::spec::typed::json_reader::{JsonReader, Kind, NotJson, Quoted};
+use crate::spec::typed::names;
 use crate::spec::typed::signature::Signature;
 use crate::spec::typed::types::{Case, Field, Int, Type, TypeRef, TypeTable};
 
-/// The largest number up to which every integer is a floating point number.
-const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// Number of characters of base64 that are decoded at once.
 const BASE64_CHUNK: usize = 4096;
 
@@ -26,6 +27,18 @@ pub(crate) struct Plan {
     pub(crate) values: u64,
     /// Bytes of strings, and of names of members and cases.
     pub(crate) text_bytes: u64,
+    /// Number of members that are absent. Each takes time, although the payload has no byte for it.
+    pub(crate) absent: u64,
+}
+
+/// The way in which a payload is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CheckMode {
+    /// Members are taken only as WIT writes them: `-` is not `_`. So it must be where something else, as the key of a task, looks
+    /// for a member by its name.
+    pub(crate) is_spelled_as_wit: bool,
+    /// The lengths of the lists are noted: 4 bytes for each.
+    pub(crate) notes_lengths: bool,
 }
 
 /// A value that is not of its type, and where it is.
@@ -70,21 +83,25 @@ impl Signature {
     ///
     /// # Errors
     /// [`BadValue`] for the first value that is not of its type.
-    pub(crate) fn check(&self, payload: &[u8]) -> Checked<Plan> {
+    pub(crate) fn check(&self, payload: &[u8], mode: CheckMode) -> Checked<Plan> {
         let text = std::str::from_utf8(payload)
             .map_err(|error| BadValue::new(format!("not JSON: no UTF-8 at byte {}", error.valid_up_to())))?;
-        let mut check = Check { table: &self.table, plan: Plan::default() };
+        let mut plan = Plan::default();
+        if mode.notes_lengths {
+            plan.lengths.reserve_exact(lists_max(payload));
+        }
+        let mut check = Check { table: &self.table, plan, mode };
         let mut reader = JsonReader::new(text);
         if text.trim_ascii().is_empty() {
-            check.members(&mut JsonReader::new("{}"), &self.params, "parameter")?;
+            check.members(&mut JsonReader::new("{}"), (&self.params, &[]), "parameter")?;
             return Ok(check.plan);
         }
         match reader.kind()? {
             Kind::Null => {
                 reader.null()?;
-                check.members(&mut JsonReader::new("{}"), &self.params, "parameter")?;
+                check.members(&mut JsonReader::new("{}"), (&self.params, &[]), "parameter")?;
             }
-            Kind::Object => check.members(&mut reader, &self.params, "parameter")?,
+            Kind::Object => check.members(&mut reader, (&self.params, &[]), "parameter")?,
             other => {
                 let what = format!("expected an object with a member for each parameter, got {}", other.as_str());
                 return Err(BadValue::new(what));
@@ -95,10 +112,19 @@ impl Signature {
     }
 }
 
+/// Returns the most lists that a payload can have.
+pub(crate) fn lists_max(payload: &[u8]) -> usize {
+    payload.iter().filter(|byte| **byte == b'[').count()
+}
+
 struct Check<'t> {
     table: &'t TypeTable,
     plan: Plan,
+    mode: CheckMode,
 }
+
+/// The members of an object, and the order of their names; none for parameters, which are read once.
+pub(crate) type Members<'f> = (&'f [Field], &'f [u32]);
 
 /// Which members of an object were seen.
 #[derive(Default)]
@@ -127,12 +153,24 @@ impl Seen {
 }
 
 /// Returns the place of the member that is meant: as WIT writes it, or with `_` for `-`. `expected` is where it most likely is.
-pub(crate) fn member(fields: &[Field], name: &str, expected: usize) -> Option<usize> {
-    let is_it = |field: &Field| {
-        field.name.len() == name.len()
-            && field.name.bytes().zip(name.bytes()).all(|(wit, given)| wit == given || (wit == b'-' && given == b'_'))
-    };
-    if fields.get(expected).is_some_and(is_it) { Some(expected) } else { fields.iter().position(is_it) }
+pub(crate) fn member((fields, sorted): Members<'_>, name: &str, expected: usize) -> Option<usize> {
+    // All of them or none: other spellings would be unknown to a schema.
+    let spelled = |byte: u8| if byte == b'-' { b'_' } else { byte };
+    let is_it = |wit: &str| wit == name || (wit.len() == name.len() && wit.bytes().map(spelled).eq(name.bytes()));
+    if fields.get(expected).is_some_and(|field| is_it(&field.name)) {
+        return Some(expected);
+    }
+    names::find(sorted, fields.len(), |place| fields[place].name.as_str(), is_it, name)
+}
+
+/// Returns the place of a case.
+pub(crate) fn case(cases: &[Case], sorted: &[u32], name: &str) -> Option<usize> {
+    names::find(sorted, cases.len(), |place| cases[place].name.as_str(), |known| known == name, name)
+}
+
+/// Returns the place of the name of an enum or of flags.
+pub(crate) fn named(all: &[String], sorted: &[u32], name: &str) -> Option<usize> {
+    names::find(sorted, all.len(), |place| all[place].as_str(), |known| known == name, name)
 }
 
 /// The name of a string, if it is text.
@@ -148,7 +186,7 @@ pub(crate) struct Tagged<'a> {
 }
 
 /// Reads the members `tag` and `val` of a variant, in any order, and goes past it.
-pub(crate) fn tagged<'a>(reader: &mut JsonReader<'a>, cases: &[Case]) -> Checked<Tagged<'a>> {
+pub(crate) fn tagged<'a>(reader: &mut JsonReader<'a>, cases: &[Case], sorted: &[u32]) -> Checked<Tagged<'a>> {
     const RULE: &str = "an object with `tag`, and `val` for a case with a payload";
     let got = *reader;
     let kind = reader.kind()?;
@@ -168,7 +206,7 @@ pub(crate) fn tagged<'a>(reader: &mut JsonReader<'a>, cases: &[Case]) -> Checked
                     );
                 }
                 let name = text(reader.string()?)?;
-                let found = cases.iter().position(|case| case.name == *name);
+                let found = self::case(cases, sorted, &name);
                 tag = Some(found.ok_or_else(|| {
                     BadValue::new(one_of(&name, cases.iter().map(|case| case.name.as_str()))).within("tag")
                 })?);
@@ -214,15 +252,7 @@ pub(crate) fn sole_end(reader: &mut JsonReader<'_>) -> Checked<()> {
 pub(crate) fn integer(number: &str, int: Int) -> Result<i128, String> {
     let (min, max) = int.range();
     let expected = |got: &str| format!("expected an integer from {min} to {max}, got {}", shown(got));
-    let value = match number.parse::<i128>() {
-        Ok(value) => value,
-        // Written with a fraction or an exponent, or with too many digits.
-        Err(_) => match number.parse::<f64>() {
-            Ok(value) if value.fract() == 0.0 && value.abs() <= EXACT_MAX => value as i128,
-            _ => return Err(expected(number)),
-        },
-    };
-    if (min..=max).contains(&value) { Ok(value) } else { Err(expected(number)) }
+    integer::exact(number).filter(|value| (min..=max).contains(value)).ok_or_else(|| expected(number))
 }
 
 /// Reads a finite floating point number.
@@ -275,13 +305,14 @@ fn shown(text: &str) -> String {
 }
 
 impl Check<'_> {
-    fn members(&mut self, reader: &mut JsonReader<'_>, fields: &[Field], noun: &str) -> Checked<()> {
+    fn members(&mut self, reader: &mut JsonReader<'_>, of: Members<'_>, noun: &str) -> Checked<()> {
+        let fields = of.0;
         let mut seen = Seen::default();
         let mut expected = 0;
         let mut more = reader.open(b'{')?;
         while more {
             let name = text(reader.name()?)?;
-            let place = member(fields, &name, expected).ok_or_else(|| {
+            let place = member(of, &name, expected).ok_or_else(|| {
                 let names = fields.iter().map(|field| field.name.as_str());
                 let hint = match nearest(&name, names.clone()) {
                     Some(near) => format!("did you mean `{near}`?"),
@@ -293,6 +324,13 @@ impl Check<'_> {
                 };
                 BadValue::new(format!("unknown {noun} `{}`; {hint}", shown(&name)))
             })?;
+            if self.mode.is_spelled_as_wit && fields[place].name != *name {
+                let wit = &fields[place].name;
+                return Err(BadValue::new(format!(
+                    "unknown {noun} `{}`: expected `{wit}`, since the task has a `key` or a `payload-schema`, which look for it by this name",
+                    shown(&name)
+                )));
+            }
             if seen.note(place) {
                 return Err(BadValue::new(format!("duplicate {noun} `{}`", fields[place].name)));
             }
@@ -309,6 +347,11 @@ impl Check<'_> {
                 return Err(BadValue::new(format!("the {noun} `{}` is missing", field.name)));
             }
             self.plan.values += 1;
+            self.plan.absent += 1;
+        }
+        if self.plan.absent > bounds::SCHEMA_CHECKS_MAX {
+            let max = bounds::SCHEMA_CHECKS_MAX;
+            return Err(BadValue::new(format!("more than {max} members that are options are absent in the payload")));
         }
         Ok(())
     }
@@ -363,7 +406,9 @@ impl Check<'_> {
             Type::List(element) => {
                 self.expect(reader, Kind::Array, "an array")?;
                 let slot = self.plan.lengths.len();
-                self.plan.lengths.push(0);
+                if self.mode.notes_lengths {
+                    self.plan.lengths.push(0);
+                }
                 let mut length = 0_u32;
                 let mut more = reader.open(b'[')?;
                 while more {
@@ -371,7 +416,9 @@ impl Check<'_> {
                     length += 1;
                     more = reader.next(b'[')?;
                 }
-                self.plan.lengths[slot] = length;
+                if self.mode.notes_lengths {
+                    self.plan.lengths[slot] = length;
+                }
             }
             Type::Tuple(types) => {
                 let what = format_args!("an array of {} values", types.len()).to_string();
@@ -391,12 +438,12 @@ impl Check<'_> {
             }
             Type::Record(fields) => {
                 self.expect(reader, Kind::Object, "an object")?;
-                self.members(reader, fields, "member")?;
+                self.members(reader, (fields, table.sorted(ty)), "member")?;
             }
             Type::Enum(names) => {
                 self.expect(reader, Kind::String, "the name of a case")?;
                 let name = text(reader.string()?)?;
-                if !names.iter().any(|known| *known == *name) {
+                if named(names, table.sorted(ty), &name).is_none() {
                     return Err(BadValue::new(one_of(&name, names.iter().map(String::as_str))));
                 }
                 self.plan.text_bytes += name.len() as u64;
@@ -404,7 +451,7 @@ impl Check<'_> {
             Type::Flags(names) => self.flags(reader, names)?,
             Type::Option(some) => self.option(reader, *some)?,
             Type::Variant(cases) => {
-                let found = tagged(reader, cases)?;
+                let found = tagged(reader, cases, table.sorted(ty))?;
                 let case = &cases[found.case];
                 self.plan.text_bytes += case.name.len() as u64;
                 match (case.ty, found.val) {

@@ -14,6 +14,8 @@ pub(crate) enum Strictness {
     Exact,
     /// The schema for a check where the plugin is not: takes everything that the plugin's own check takes.
     Lenient,
+    /// As lenient, but with members as WIT writes them: for tasks of which a key is found by its name.
+    LenientAsWit,
 }
 
 impl Signature {
@@ -22,7 +24,7 @@ impl Signature {
         let mut schemas = Schemas { table: &self.table, strictness, definitions: BTreeMap::new() };
         let mut schema = schemas.members(&self.params);
         let takes_nothing = self.params.iter().all(|param| self.table.may_be_null(param.ty));
-        if strictness == Strictness::Lenient && takes_nothing {
+        if strictness != Strictness::Exact && takes_nothing {
             schema["type"] = json!(["object", "null"]);
         }
         schemas.whole(schema)
@@ -57,8 +59,13 @@ impl Schemas<'_> {
 
     fn schema(&mut self, ty: TypeRef) -> Value {
         let table = self.table;
-        let has_parts = matches!(table.ty(ty), Type::Record(_) | Type::Variant(_) | Type::Tuple(_) | Type::Result(..));
-        if !has_parts {
+        // A type that has parts or names is written once: written out at each use, a small file would be a schema of gigabytes.
+        let is_short = match table.ty(ty) {
+            Type::Bool | Type::Int(_) | Type::F32 | Type::F64 | Type::Char | Type::String => true,
+            Type::List(element) => table.is_bytes(*element),
+            _ => false,
+        };
+        if is_short {
             return self.written_out(ty);
         }
         if !self.definitions.contains_key(&ty) {
@@ -86,7 +93,7 @@ impl Schemas<'_> {
             Type::String => json!({"type": "string"}),
             Type::List(element) if table.is_bytes(*element) => match self.strictness {
                 Strictness::Exact => json!({"type": "string", "contentEncoding": "base64"}),
-                Strictness::Lenient => json!({"type": "string"}),
+                Strictness::Lenient | Strictness::LenientAsWit => json!({"type": "string"}),
             },
             Type::List(element) => json!({"type": "array", "items": self.schema(*element)}),
             Type::Tuple(types) => {

@@ -36,8 +36,17 @@ impl JsonWriter {
         self.text.into_bytes()
     }
 
-    fn has_room(&self, more: usize) -> Written {
-        if self.text.len().saturating_add(more) > self.bytes_max { Err(NoText::TooLarge) } else { Ok(()) }
+    /// Makes room for so many bytes more. The buffer grows to the bound and never beyond.
+    fn has_room(&mut self, more: usize) -> Written {
+        let needed = self.text.len().saturating_add(more);
+        if needed > self.bytes_max {
+            return Err(NoText::TooLarge);
+        }
+        if needed > self.text.capacity() {
+            let capacity = (self.text.capacity() * 2).min(self.bytes_max).max(needed);
+            self.text.reserve_exact(capacity - self.text.len());
+        }
+        Ok(())
     }
 
     /// Writes a part as it is.
@@ -135,6 +144,13 @@ mod tests {
         assert_eq!(written(|writer| writer.integer(u64::MAX.into())).unwrap(), "18446744073709551615");
         assert_eq!(written(|writer| writer.integer(i64::MIN.into())).unwrap(), "-9223372036854775808");
         assert_eq!(written(|writer| writer.bytes(b"\xff\0a")).unwrap(), "\"/wBh\"");
+    }
+
+    #[test]
+    fn the_buffer_never_grows_beyond_the_bound() {
+        let mut writer = JsonWriter { text: String::new(), bytes_max: 1_000_000 };
+        while writer.integer(1234).is_ok() {}
+        assert!(writer.text.len() > 999_900 && writer.text.capacity() <= 1_000_000, "{}", writer.text.capacity());
     }
 
     #[test]

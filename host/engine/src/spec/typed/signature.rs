@@ -41,6 +41,34 @@ impl Signature {
         self.ok().is_some_and(|ty| matches!(self.table.ty(ty), Type::List(element) if self.table.is_bytes(*element)))
     }
 
+    /// Returns true if a payload may have a value there, by the segments of a JSON pointer. Within a tuple, a list, or a type with
+    /// cases, all is taken to be there.
+    pub(crate) fn may_have(&self, segments: &[String]) -> bool {
+        let mut fields = &self.params;
+        for (place, segment) in segments.iter().enumerate() {
+            let Some(field) = fields.iter().find(|field| field.name == *segment) else { return false };
+            let mut ty = field.ty;
+            if let Type::Option(some) = self.table.ty(ty)
+                && !self.table.may_be_null(*some)
+            {
+                ty = *some;
+            }
+            match self.table.ty(ty) {
+                Type::Record(within) => fields = within,
+                Type::List(_)
+                | Type::Tuple(_)
+                | Type::Option(_)
+                | Type::Variant(_)
+                | Type::Result(..)
+                | Type::Flags(_) => {
+                    return true;
+                }
+                _ => return place + 1 == segments.len(),
+            }
+        }
+        true
+    }
+
     /// Returns how many core values the parameters are.
     pub(crate) fn flat_params(&self) -> u32 {
         self.params.iter().fold(0, |sum, param| (sum + self.table.layout(param.ty).flat).min(FLAT_MANY))

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::typed::names;
+
 /// The place of a type in the table.
 pub(crate) type TypeRef = u32;
 
@@ -114,6 +116,8 @@ pub(crate) struct TypeTable {
     layouts: Vec<Layout>,
     /// The members of each record and tuple.
     members: Vec<Vec<MemberPlace>>,
+    /// The order of the names that each type has, by which they are found.
+    sorted: Vec<Vec<u32>>,
 }
 
 impl TypeTable {
@@ -127,7 +131,8 @@ impl TypeTable {
             }
             layouts.push(layout);
         }
-        let mut table = TypeTable { types, layouts, members: Vec::new() };
+        let sorted = types.iter().map(order).collect();
+        let mut table = TypeTable { types, layouts, members: Vec::new(), sorted };
         table.members = table.types.iter().map(|ty| table.places_in(ty)).collect();
         Some(table)
     }
@@ -150,6 +155,20 @@ impl TypeTable {
 
     pub(crate) fn len(&self) -> usize {
         self.types.len()
+    }
+
+    /// Returns the order of the names of a type's members, cases or flags.
+    pub(crate) fn sorted(&self, at: TypeRef) -> &[u32] {
+        &self.sorted[at as usize]
+    }
+
+    /// Returns how many members may be absent at most in one object.
+    pub(crate) fn absent_max(&self) -> u64 {
+        let absent = |ty: &Type| match ty {
+            Type::Record(fields) => fields.iter().filter(|field| self.may_be_null(field.ty)).count(),
+            _ => 0,
+        };
+        self.types.iter().map(absent).max().unwrap_or(0) as u64
     }
 
     /// Returns true if these are bytes, which are base64 in JSON.
@@ -179,6 +198,16 @@ impl TypeTable {
             })
             .collect()
     }
+}
+
+fn order(ty: &Type) -> Vec<u32> {
+    let names: Vec<&str> = match ty {
+        Type::Record(fields) => fields.iter().map(|field| field.name.as_str()).collect(),
+        Type::Variant(cases) => cases.iter().map(|case| case.name.as_str()).collect(),
+        Type::Enum(names) => names.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    };
+    names::sorted(&names)
 }
 
 /// Returns the next multiple of `align`, which is a power of two, from `offset` on.

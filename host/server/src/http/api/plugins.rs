@@ -221,9 +221,9 @@ impl From<&Loaded> for LoadedVersion {
 fn payload_schema(task: &Task) -> Option<Box<RawValue>> {
     let declared = task.schema.as_ref().map(|schema| schema.text());
     let text = match (&task.kind, declared) {
-        (sources::TaskKind::Function(function), None) => function.payload_schema().to_owned(),
+        (sources::TaskKind::Function(function), None) => function.payload_schema(),
         (sources::TaskKind::Function(function), Some(declared)) => {
-            let types: serde_json::Value = serde_json::from_str(function.payload_schema()).ok()?;
+            let types: serde_json::Value = serde_json::from_str(&function.payload_schema()).ok()?;
             let declared: serde_json::Value = serde_json::from_str(declared).ok()?;
             // With a name of its own each refers to its own parts.
             let named = |id: &str, mut schema: serde_json::Value| {
@@ -265,7 +265,7 @@ impl From<&Task> for TaskDocument {
             payload_schema: payload_schema(task),
             result_schema: match &task.kind {
                 sources::TaskKind::Function(function) => {
-                    function.result_schema().and_then(|schema| serde_json::from_str(schema).ok())
+                    function.result_schema().and_then(|schema| serde_json::from_str(&schema).ok())
                 }
                 sources::TaskKind::Contract | sources::TaskKind::Program => None,
             },
