@@ -130,6 +130,15 @@ impl WriteRequest {
     }
 
     /// Returns the jobs that it adds, children of ended jobs included.
+    /// Returns the IDs of the schedules that it changes.
+    pub(super) fn schedules(&self) -> Vec<&str> {
+        match self {
+            WriteRequest::WriteSchedules(writes) => writes.iter().map(|write| write.id.as_str()).collect(),
+            WriteRequest::FireSchedules(firings, _) => firings.iter().map(|firing| firing.id.as_str()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     pub(super) fn new_jobs(&self) -> Vec<&NewJob> {
         match self {
             WriteRequest::Insert(jobs, ..) | WriteRequest::InsertWithChanges(jobs, ..) => jobs.iter().collect(),
