@@ -75,7 +75,7 @@ impl ScheduleStore for MemoryStore {
         let is_after = |one: &&&Schedule| after.as_ref().is_none_or(|(at, id)| (one.next_at, &one.id) > (Some(*at), id));
         let due = queue.schedules.in_order(|at| at <= now);
         let due = due.iter().filter(is_after).take(max.clamp(1, bounds::PAGE_MAX) as usize);
-        let next_at = queue.schedules.in_order(|at| at > now).first().and_then(|schedule| schedule.next_at);
+        let next_at = queue.schedules.next_at(now);
         Ok(DueSchedules { due: due.map(|schedule| (*schedule).clone()).collect(), next_at })
     }
 
