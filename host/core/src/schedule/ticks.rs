@@ -62,10 +62,10 @@ pub fn due_ticks(
         } else {
             due.miss(Some(at));
         }
-        // After so many, those that are in no window are passed over.
-        let passed = now - offset - window;
-        let after = if looked == bounds::SCHEDULE_TICKS_COUNTED && passed > at {
-            passed - Duration::from_micros(1)
+        // After so many, all but the newest are passed over.
+        if looked == bounds::SCHEDULE_TICKS_COUNTED {
+            let newest = newest_after(at, now - offset, window, kept, next);
+            tick = next(newest);
         } else {
             at
         };
@@ -81,6 +81,32 @@ impl DueTicks {
         self.missed += u64::from(tick.is_some());
         self.last_missed = self.last_missed.max(tick);
     }
+/// Returns a moment after `at` from which on at least `wanted` ticks are due, or all of the window are, and not many more. Times
+/// of which few are within a minute are looked at over ten minutes, and so on.
+fn newest_after(
+    at: Timestamp,
+    now: Timestamp,
+    window: Duration,
+    wanted: usize,
+    next: &mut dyn FnMut(Timestamp) -> Option<Timestamp>,
+) -> Timestamp {
+    let mut span = Duration::from_secs(60);
+    loop {
+        let from = now - span.min(window) - Duration::from_micros(1);
+        if from <= at {
+            return at;
+        }
+        let mut found = (0, Some(from));
+        while let Some(tick) = found.1.and_then(&mut *next).filter(|tick| *tick <= now && found.0 < wanted) {
+            found = (found.0 + 1, Some(tick));
+        }
+        if found.0 >= wanted || span >= window {
+            return from;
+        }
+        span *= 10;
+    }
+}
+
 
     /// Returns what becomes of the ticks where no host has the task: those that are to be fired wait for one. Returns none if
     /// nothing changes.
