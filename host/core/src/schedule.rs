@@ -23,7 +23,7 @@ use crate::time::Timestamp;
 
 pub use firing::{FireRun, Fired, FiringTick, Skip, ScheduleFiring, TickInserted, TickStep};
 pub use sync::{FileSchedules, SyncAct, sync};
-pub use ticks::{DueTicks, due_ticks, offset};
+pub use ticks::{DueTicks, due_ticks, is_told, offset};
 
 /// The beginning of the tokens of jobs that schedules enqueue. No other job may have such a token.
 pub const TOKEN_PREFIX: &str = "schedule:";

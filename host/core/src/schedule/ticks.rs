@@ -18,6 +18,12 @@ pub fn offset(id: &ScheduleId, spread: Duration) -> Duration {
     }
 }
 
+/// Returns true if ticks without jobs are worth a warning, given how many of them came in a row with one outcome, the last `count`
+/// included: the first, the tenth, the hundredth, and so on.
+pub fn is_told(in_a_row: u64, count: u64) -> bool {
+    in_a_row.checked_sub(count).is_none_or(|before| before == 0 || before.ilog10() < in_a_row.ilog10())
+}
+
 /// The ticks of a schedule that are due, as its policy divides them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DueTicks {
@@ -67,20 +73,14 @@ pub fn due_ticks(
             let newest = newest_after(at, now - offset, window, kept, next);
             tick = next(newest);
         } else {
-            at
-        };
-        tick = next(after);
+            tick = next(at);
+        }
     }
     due.next = tick;
     due.fire = fire.into();
     Some(due)
 }
 
-impl DueTicks {
-    fn miss(&mut self, tick: Option<Timestamp>) {
-        self.missed += u64::from(tick.is_some());
-        self.last_missed = self.last_missed.max(tick);
-    }
 /// Returns a moment after `at` from which on at least `wanted` ticks are due, or all of the window are, and not many more. Times
 /// of which few are within a minute are looked at over ten minutes, and so on.
 fn newest_after(
@@ -107,6 +107,11 @@ fn newest_after(
     }
 }
 
+impl DueTicks {
+    fn miss(&mut self, tick: Option<Timestamp>) {
+        self.missed += u64::from(tick.is_some());
+        self.last_missed = self.last_missed.max(tick);
+    }
 
     /// Returns what becomes of the ticks where no host has the task: those that are to be fired wait for one. Returns none if
     /// nothing changes.
