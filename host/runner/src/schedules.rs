@@ -251,7 +251,7 @@ pub(crate) fn changed_too_often() -> ScheduleError {
 ///
 /// Returns why there is none.
 pub(crate) fn job_of_run(fired: &wharf_store::ScheduleFired) -> Result<JobId, ScheduleError> {
-    match fired.fired.ticks.last() {
+    match &fired.fired.run {
         Some(tick) if tick.outcome == TickOutcome::Fired => {
             tick.job.ok_or_else(|| ScheduleError::NotRun("the store did not name its job".to_owned()))
         }
