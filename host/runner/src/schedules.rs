@@ -5,7 +5,7 @@ use std::time::Duration;
 use wharf_core::audit::{ActKind, NewAct};
 use wharf_core::author::Author;
 use wharf_core::bounds;
-use wharf_core::ids::{JobId, ScheduleId};
+use wharf_core::ids::{JobId, ScheduleId, TaskName};
 use wharf_core::job::NewJob;
 use wharf_core::schedule::{
     FiringTick, Pause, Schedule, ScheduleFiring, ScheduleSource, ScheduleSpec, TickOutcome, Timing,
@@ -40,6 +40,9 @@ pub enum ScheduleError {
     /// There are as many schedules as may be.
     #[error("there are {} schedules, which is the limit; remove some", bounds::SCHEDULES_MAX)]
     TooMany,
+    /// The operator may not enqueue jobs of the task.
+    #[error("jobs of task `{0}` may not be enqueued")]
+    MayNotEnqueue(TaskName),
     /// A job was not enqueued.
     #[error("no job was enqueued: {0}")]
     NotRun(String),
@@ -206,7 +209,12 @@ impl Schedules<'_> {
     }
 
     /// Returns the firing by which an operator runs a schedule now, and its job.
-    pub(crate) async fn run(&self, id: &ScheduleId, by: &Author) -> Result<(ScheduleFiring, NewJob), ScheduleError> {
+    pub(crate) async fn run(
+        &self,
+        id: &ScheduleId,
+        by: &Author,
+        may_enqueue: &(dyn Fn(&TaskName) -> bool + Sync),
+    ) -> Result<(ScheduleFiring, NewJob), ScheduleError> {
         let found = self.store.schedule(id.clone()).await?.ok_or_else(|| ScheduleError::Unknown(id.clone()))?;
         let job = job_of_tick(&self.view, &found.spec, self.store.next_id()?)?;
         let firing = ScheduleFiring {
@@ -218,6 +226,9 @@ impl Schedules<'_> {
             next_at: None,
             held: false,
             by: Some(by.clone()),
+        if !may_enqueue(&found.spec.task) {
+            return Err(ScheduleError::MayNotEnqueue(found.spec.task));
+        }
         };
         Ok((firing, job))
     }
