@@ -1,6 +1,7 @@
 //! Start: creates the parts of a host, connects them and sets them going.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -263,6 +264,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
             Arc::clone(&plugins),
             listener.clone(),
         ),
+        unreadable: BTreeMap::new(),
         changed: Arc::clone(&schedules_changed),
     };
 

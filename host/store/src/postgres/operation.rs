@@ -72,7 +72,8 @@ impl WriteResult {
             WriteResult::Inserted(_) | WriteResult::Recorded(_) | WriteResult::Done | WriteResult::Hold(_) => true,
             WriteResult::StepTaken(taken) => taken.is_some(),
             WriteResult::SchedulesFired(fired) => fired.iter().any(Option::is_some),
-            WriteResult::HoldsDeleted(_) | WriteResult::Operation(_) | WriteResult::SchedulesWritten(_) => false,
+            WriteResult::SchedulesWritten(written) => written.contains(&ScheduleWritten::Written),
+            WriteResult::HoldsDeleted(_) | WriteResult::Operation(_) => false,
         }
     }
 }
@@ -129,7 +130,6 @@ impl WriteRequest {
         }
     }
 
-    /// Returns the jobs that it adds, children of ended jobs included.
     /// Returns the IDs of the schedules that it changes.
     pub(super) fn schedules(&self) -> Vec<&str> {
         match self {
@@ -139,6 +139,7 @@ impl WriteRequest {
         }
     }
 
+    /// Returns the jobs that it adds, children of ended jobs included.
     pub(super) fn new_jobs(&self) -> Vec<&NewJob> {
         match self {
             WriteRequest::Insert(jobs, ..) | WriteRequest::InsertWithChanges(jobs, ..) => jobs.iter().collect(),
