@@ -276,6 +276,13 @@ fn schedules_of_a_file_are_added_changed_and_retired_without_a_restart() {
         host.said().contains("one of this ID was made through the API").then_some(())
     });
     assert_eq!(show(client, "api")["every_ms"], 3_600_000.0);
+    // Once it is removed, that of the file takes its place.
+    assert_eq!(client.delete("/v1/schedules/api").status, 204);
+    eventually("the file's holds", || (client.get("/v1/schedules/api").json()["source"] == "file").then_some(()));
+    edit(&host, &(in_file("tick", "2h") + &in_file("new", "1h")));
+    eventually("it is retired", || (show(client, "api")["state"] == "retired").then_some(()));
+    assert_eq!(client.delete("/v1/schedules/api").status, 204);
+    put(client, "api", &every_second(&json!({ "every": "1h" })));
 
     edit(&host, "[schedules.bad]\ntask = \"villain/do\"\ncron = \"0 3 * *\"\n");
     eventually("a mistake is told", || host.said().contains("expected `minute hour").then_some(()));
@@ -308,6 +315,43 @@ fn a_host_with_an_older_file_undoes_nothing_while_one_with_a_newer_lives() {
     eventually_long("the older file holds", || is(old.client(), 7_200_000.0));
 }
 
+#[test]
+fn a_host_without_schedules_retires_those_of_a_host_that_is_gone() {
+    let address = shared_address();
+    let stays = Setup::default().plugin("villain").database(&address).start();
+    let mut dies = Setup::default().plugin("villain").settings(&in_file("tick", "1h")).database(&address).start();
+    eventually("it is there", || (stays.client().get("/v1/schedules/tick").status == 200).then_some(()));
+    dies.kill();
+    eventually_long("it is retired", || (show(stays.client(), "tick")["state"] == "retired").then_some(()));
+}
+
+#[test]
+fn jobs_of_a_schedule_that_must_not_overlap_run_one_after_the_other() {
+    let host = Setup::default().plugin("villain").start();
+    let client = host.client();
+    let slow = json!({ "payload": { "do": "sleep", "ms": 2500 }, "missed": "latest" });
+    let overlaps = ["queue-one", "replace"];
+    for overlap in overlaps {
+        let mut definition = every_second(&slow);
+        definition["overlap"] = json!(overlap);
+        put(client, overlap, &definition);
+    }
+    eventually("several have run", || {
+        let page = client.get("/v1/jobs?limit=1000").ok();
+        for overlap in overlaps {
+            let is_of = |job: &&Value| {
+                job["token"].as_str().is_some_and(|token| token.starts_with(&format!("schedule:{overlap}@")))
+            };
+            let running = page["jobs"].as_array()?.iter().filter(is_of).filter(|job| job["state"] == "running").count();
+            assert!(running <= 1, "{overlap}: {page}");
+        }
+        overlaps.iter().all(|overlap| fired(client, overlap) >= 3).then_some(())
+    });
+    // A newer tick takes the place of one that waits: that one was in the way of a job, or was passed as the job had just ended.
+    let ticks = show(client, "queue-one")["ticks"].clone();
+    assert!(ticks["skipped"].as_u64() > Some(0) || ticks["missed"].as_u64() > Some(0), "{ticks}");
+}
+
 /// A host compares files twice, half a minute apart, before one of a host that is gone no longer counts.
 fn eventually_long<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     crate::harness::eventually_within(Duration::from_secs(180), what, look)
@@ -328,6 +372,9 @@ fn a_token_needs_to_operate_and_to_enqueue_the_task_of_a_schedule() {
     let refused = with("operator-operator-1").put("/v1/schedules/tick", &every_second(&json!({}))).json();
     assert_eq!((&refused["code"], &refused["scope"]), (&json!("forbidden"), &json!("enqueue:villain/do")), "{refused}");
     put(&with("operator-operator-2"), "tick", &every_second(&json!({ "every": "1h" })));
+    let refused = with("operator-operator-1").post("/v1/schedules/tick/run", &Value::Null).json();
+    assert_eq!((&refused["code"], &refused["scope"]), (&json!("forbidden"), &json!("enqueue:villain/do")), "{refused}");
+    with("operator-operator-2").post("/v1/schedules/tick/run", &Value::Null).ok();
     assert_eq!(show(&with("operator-operator-1"), "tick")["author"], "both");
 }
 

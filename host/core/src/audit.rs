@@ -176,7 +176,7 @@ impl NewAct {
     /// Returns the act of a firing: an operator ran the schedule now, or it paused since its jobs fail; `None` for one by the
     /// clock.
     pub fn of_firing(firing: &ScheduleFiring, fired: &Fired) -> Option<NewAct> {
-        let job = fired.ticks.last().and_then(|tick| tick.job).map(|job| format!("job {job}"));
+        let job = fired.run.as_ref().and_then(|run| run.job).map(|job| format!("job {job}"));
         let reason = fired.schedule.pause.as_ref().map(|pause| pause.reason.as_str()).unwrap_or_default();
         match (&firing.by, fired.paused) {
             (Some(by), _) => {

@@ -427,8 +427,8 @@ pub const SCHEDULE_WINDOW_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const SCHEDULE_SPREAD_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Maximum number of missed ticks that one firing catches up: the newest ones.
 pub const SCHEDULE_CATCH_UP_MAX: usize = 100;
-/// Number of missed ticks up to which one firing counts.
-pub const SCHEDULE_TICKS_COUNTED: u64 = 10_000;
+/// Number of missed ticks up to which one firing counts; of those that came after, it looks at the newest only.
+pub const SCHEDULE_TICKS_COUNTED: u64 = 500;
 /// Maximum number of unfinished jobs that a schedule remembers: the newest ones.
 pub const SCHEDULE_JOBS_KEPT: usize = 8;
 /// Number of last ticks that a schedule remembers.
@@ -437,6 +437,8 @@ pub const SCHEDULE_TICKS_KEPT: usize = 16;
 pub const SCHEDULE_PAUSE_AFTER_MAX: u32 = 1000;
 /// Maximum size in bytes of the reason with which a tick is recorded.
 pub const SCHEDULE_REASON_BYTES_MAX: usize = 300;
+/// Number of jobs that a host enqueues for schedules in one transaction.
+pub const SCHEDULE_JOBS_FIRED_MAX: usize = 256;
 /// Number of schedules that a host fires in one transaction, which holds up claims for milliseconds.
 pub const SCHEDULES_FIRED_MAX: u32 = 256;
 
@@ -447,9 +449,10 @@ const _: () = {
         "a page of schedules is at most as large as a request with jobs"
     );
     assert!(SCHEDULE_GRACE.as_secs() <= SCHEDULE_WINDOW_DEFAULT.as_secs());
+    assert!(SCHEDULE_CATCH_UP_MAX < SCHEDULE_TICKS_COUNTED as usize, "ticks that can be caught up are counted");
     assert!(
-        SCHEDULE_WINDOW_MAX.as_secs() / 60 < 2 * SCHEDULE_TICKS_COUNTED,
-        "the ticks of a window, a minute apart, can be looked at"
+        SCHEDULE_CATCH_UP_MAX as u64 <= SCHEDULE_JOBS_FIRED_MAX as u64,
+        "the ticks of one schedule fit one transaction"
     );
     assert!(CHUNK_BYTES_MAX <= UNWRITTEN_BYTES_MAX, "one chunk may wait to be stored");
     assert!(CHUNK_BYTES_MAX <= CHUNKS_BYTES_MAX);

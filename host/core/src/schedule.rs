@@ -23,7 +23,7 @@ use crate::time::Timestamp;
 
 pub use firing::{FireRun, Fired, FiringTick, ScheduleFiring, Skip, TickInserted, TickStep};
 pub use sync::{FileSchedules, SyncAct, sync};
-pub use ticks::{DueTicks, due_ticks, offset};
+pub use ticks::{DueTicks, due_ticks, is_told, offset};
 
 /// The beginning of the tokens of jobs that schedules enqueue. No other job may have such a token.
 pub const TOKEN_PREFIX: &str = "schedule:";
@@ -112,9 +112,9 @@ policies! {
         Allow = "allow",
         /// The tick is skipped.
         Skip = "skip",
-        /// Its job is enqueued, in place of one that has not begun: at most one waits beside one that has begun.
+        /// Its job is enqueued once those that have begun have ended, in place of one that has not begun.
         QueueOne = "queue-one",
-        /// Its job is enqueued; those that wait are cancelled, and those that run are asked to end.
+        /// Those that wait are cancelled, and those that run are asked to end; its job is enqueued once they have ended.
         Replace = "replace",
     }
 }
@@ -150,6 +150,8 @@ policies! {
         Duplicate = "duplicate",
         /// Its job was refused, such as for its payload.
         Refused = "refused",
+        /// Its job was not enqueued, since its schedule paused by itself at that moment.
+        Paused = "paused",
     }
 }
 
@@ -237,7 +239,8 @@ pub struct Schedule {
     pub source: ScheduleSource,
     /// When the file was written that it was read from; zero for one of the API.
     pub revision: Timestamp,
-    /// It grows with every change of the row: who decides on a row says which one it was.
+    /// It grows with every change of the row: who decides on a row says which one it was. The first version is the moment at which
+    /// the row was made, so that a row that was removed and made anew has no version of the old one.
     pub version: u64,
     /// The name of the author of the last definition.
     pub author: Option<String>,
@@ -277,7 +280,7 @@ impl Schedule {
             spec,
             source: ScheduleSource::Api,
             revision: Timestamp::ZERO,
-            version: 1,
+            version: now.as_micros(),
             author: None,
             created_at: now,
             changed_at: now,

@@ -274,6 +274,15 @@ pub enum Notice {
         schedule: ScheduleId,
         /// The outcome of each tick.
         ticks: Vec<TickRecord>,
+        /// Number of ticks with the last outcome, one after the other, up to the last one.
+        in_a_row: u64,
+    },
+    /// This host cannot work out the moments of a schedule, and leaves it as it is.
+    ScheduleUnreadable {
+        /// The schedule.
+        schedule: ScheduleId,
+        /// The reason.
+        why: String,
     },
     /// A schedule paused by itself.
     ScheduleTired {

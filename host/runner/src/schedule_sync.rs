@@ -16,10 +16,11 @@ use wharf_store::{ScheduleWrite, ScheduleWritten, StoreError};
 
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginIndex;
-use crate::schedules::reschedule;
+use crate::schedule_times::TimingError;
+use crate::schedules::{ScheduleError, reschedule};
 use crate::store_health::WatchedStore;
 
-/// The interval at which a host compares again, as long as a file of any host has schedules.
+/// The interval at which a host compares again where other hosts use the store, too, or where something is left to do.
 const INTERVAL: Duration = Duration::from_secs(30);
 
 /// The schedules of this host's file, and what the host knows of those of others.
@@ -32,8 +33,10 @@ pub(crate) struct ScheduleSync {
     pub(crate) listener: Listener,
     /// The schedules that were brought into the store last, and when; `None` before the first time.
     synced: Option<(FileSchedules, Instant)>,
-    /// A file has schedules, so that it has to be compared again.
-    has_schedules: bool,
+    /// Something of the file does not hold yet, or another host may change what holds: it has to be compared again.
+    is_open: bool,
+    /// Schedules were changed on this host since: what is left may hold now.
+    was_changed: bool,
     /// Nodes that were not registered when it was compared last. A node that is not registered twice is gone.
     unregistered: BTreeSet<NodeId>,
     /// The schedules that were reported to differ, each with the reason.
@@ -55,7 +58,8 @@ impl ScheduleSync {
             plugins,
             listener,
             synced: None,
-            has_schedules: false,
+            is_open: false,
+            was_changed: false,
             unregistered,
             reported,
         }
@@ -75,18 +79,25 @@ impl ScheduleSync {
             && synced == file
         {
             let left = INTERVAL.saturating_sub(at.elapsed());
-            match is_shared && self.has_schedules {
+            match is_shared || self.is_open {
                 false => return Ok(None),
-                true if !left.is_zero() => return Ok(Some(left)),
+                true if !left.is_zero() && !(self.is_open && self.was_changed) => return Ok(Some(left)),
                 true => {}
             }
         }
-        self.compare(file, is_shared).await?;
+        self.was_changed = false;
+        self.is_open = self.compare(file, is_shared).await?;
         self.synced = Some((file.clone(), Instant::now()));
-        Ok((is_shared && self.has_schedules).then_some(INTERVAL))
+        Ok((is_shared || self.is_open).then_some(INTERVAL))
     }
 
-    async fn compare(&mut self, file: &FileSchedules, is_shared: bool) -> Result<(), StoreError> {
+    /// Says that a schedule was changed on this host: what could not be written before is tried again.
+    pub(crate) fn look_again(&mut self) {
+        self.was_changed = true;
+    }
+
+    /// Compares the file with the store. Returns true if something of the file does not hold.
+    async fn compare(&mut self, file: &FileSchedules, is_shared: bool) -> Result<bool, StoreError> {
         const DOING: &str = "bringing the schedules of wharf.toml into the store";
         let stored_files = self.store.call(DOING, self.store.schedule_files()).await?;
         let digests = digests(file);
@@ -112,13 +123,16 @@ impl ScheduleSync {
             self.store.call(DOING, self.store.set_schedule_file(self.node, digests, gone)).await?;
         }
         let stored = self.stored(file).await?;
-        let is_live = |schedule: &Schedule| schedule.source == ScheduleSource::File && schedule.retired_at.is_none();
-        self.has_schedules = !file.schedules.is_empty() || !others.is_empty() || stored.iter().any(is_live);
-        let mut differs = BTreeMap::new();
+        let (mut differs, mut is_stale) = (BTreeMap::new(), false);
         for act in sync(file, &stored, &others) {
             match act {
-                SyncAct::Define(id) => self.define(file, &stored, id).await?,
-                SyncAct::Retire(id) => self.retire(&stored, id).await?,
+                SyncAct::Define(id) => match self.define(file, &stored, &id).await? {
+                    Ok(ScheduleWritten::Written) => {}
+                    Ok(ScheduleWritten::Stale) => is_stale = true,
+                    Ok(ScheduleWritten::TooMany) => _ = differs.insert(id, ScheduleError::TooMany.to_string()),
+                    Err(error) => _ = differs.insert(id, error.to_string()),
+                },
+                SyncAct::Retire(id) => is_stale |= self.retire(&stored, &id).await? == ScheduleWritten::Stale,
                 SyncAct::Older(id) => {
                     let why = "a host with a newer file has another definition, which holds; give all hosts one file";
                     differs.insert(id, why.to_owned());
@@ -136,7 +150,9 @@ impl ScheduleSync {
             self.listener.notify(&Notice::ScheduleDiffers { schedule: id.clone(), why: why.clone() });
         }
         self.reported = differs;
-        Ok(())
+        // Somebody has changed a schedule meanwhile: the next look compares again.
+        self.was_changed |= is_stale;
+        Ok(is_stale || !self.reported.is_empty())
     }
 
     /// Returns the stored schedules of files, and those of the API whose IDs the file has, too.
@@ -159,42 +175,59 @@ impl ScheduleSync {
         Ok(stored)
     }
 
-    async fn define(&self, file: &FileSchedules, stored: &[Schedule], id: ScheduleId) -> Result<(), StoreError> {
-        let (Some(spec), now) = (file.schedules.get(&id), self.store.now()) else { return Ok(()) };
-        let found = stored.iter().find(|schedule| schedule.id == id);
+    /// Gives a schedule the definition of the file. Returns whether that was written, or why its moments cannot be worked out.
+    async fn define(
+        &self,
+        file: &FileSchedules,
+        stored: &[Schedule],
+        id: &ScheduleId,
+    ) -> Result<Result<ScheduleWritten, TimingError>, StoreError> {
+        let (Some(spec), now) = (file.schedules.get(id), self.store.now()) else {
+            return Ok(Ok(ScheduleWritten::Stale));
+        };
+        let found = stored.iter().find(|schedule| schedule.id == *id);
         let expected = found.map(|found| found.version);
         let mut schedule = found.cloned().unwrap_or_else(|| Schedule::new(id.clone(), spec.clone(), now));
         let is_revived = schedule.retired_at.is_some();
         let is_other = expected.is_none() || schedule.spec != *spec || is_revived;
-        if is_other && schedule.redefine(spec.clone(), now) {
-            reschedule(&mut schedule, now);
+        if is_other
+            && schedule.redefine(spec.clone(), now)
+            && let Err(error) = reschedule(&mut schedule, now)
+        {
+            return Ok(Err(error));
         }
         (schedule.source, schedule.revision) = (ScheduleSource::File, file.revision);
         schedule.author = self.author().name().map(str::to_owned);
-        self.write(expected, schedule, ActKind::ScheduleSet).await
+        self.write(expected, schedule, ActKind::ScheduleSet).await.map(Ok)
     }
 
-    async fn retire(&self, stored: &[Schedule], id: ScheduleId) -> Result<(), StoreError> {
-        let (Some(found), now) = (stored.iter().find(|schedule| schedule.id == id), self.store.now()) else {
-            return Ok(());
+    async fn retire(&self, stored: &[Schedule], id: &ScheduleId) -> Result<ScheduleWritten, StoreError> {
+        let (Some(found), now) = (stored.iter().find(|schedule| schedule.id == *id), self.store.now()) else {
+            return Ok(ScheduleWritten::Stale);
         };
         let mut schedule = found.clone();
         (schedule.retired_at, schedule.next_at, schedule.moved_at) = (Some(now), None, now);
         self.write(Some(found.version), schedule, ActKind::ScheduleRetired).await
     }
 
-    /// Writes a schedule; if another host has changed it meanwhile, the next comparison finds what is left to do.
-    async fn write(&self, expected: Option<u64>, mut schedule: Schedule, kind: ActKind) -> Result<(), StoreError> {
-        schedule.version = expected.unwrap_or(0) + 1;
+    /// Writes a schedule, unless somebody has changed it meanwhile.
+    async fn write(
+        &self,
+        expected: Option<u64>,
+        mut schedule: Schedule,
+        kind: ActKind,
+    ) -> Result<ScheduleWritten, StoreError> {
+        schedule.version += 1;
         let act = NewAct::of_schedule(self.author(), kind, &schedule, "of wharf.toml");
         let id = schedule.id.clone();
         let write = ScheduleWrite { id: id.clone(), expected, schedule: Some(schedule), act: Some(act) };
         let written = self.store.call("changing schedules", self.store.write_schedules(vec![write])).await?;
-        if written.first() == Some(&ScheduleWritten::Written) {
+        let written = written.first().copied().unwrap_or(ScheduleWritten::Stale);
+        if written == ScheduleWritten::Written {
             let by = self.author().name().map(str::to_owned);
             self.listener.notify(&Notice::ScheduleChanged { schedule: id, act: kind, by });
         }
-        Ok(())
+        Ok(written)
     }
 
     fn author(&self) -> Author {

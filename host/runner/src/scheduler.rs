@@ -1,5 +1,8 @@
 //! Fires schedules. Every host does so for the tasks that it has loaded: the store takes one firing of each tick.
 
+mod due;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,22 +11,21 @@ use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::hold::{HoldScope, HoldTable};
 use wharf_core::ids::ScheduleId;
-use wharf_core::job::NewJob;
 use wharf_core::planner::Input;
-use wharf_core::schedule::{
-    DueTicks, FiringTick, MissedPolicy, Schedule, ScheduleFiring, TickOutcome, due_ticks, tick_token,
-};
+use wharf_core::schedule::{FiringTick, MissedPolicy, Schedule, ScheduleFiring, TickOutcome};
 use wharf_core::time::Timestamp;
 use wharf_store::{DueSchedules, Nudges, ScheduleFired, ScheduleWrite, StoreError};
 
 use crate::enqueuer::Enqueuer;
 use crate::notice::Notice;
 use crate::plugin_view::{PluginIndex, PluginView};
-use crate::queue_bounds::{QueueBounds, places};
+use crate::queue_bounds::{QueueBounds, Reservation, places};
 use crate::schedule_sync::ScheduleSync;
-use crate::schedule_times::next_tick;
+use crate::schedule_times::TimingError;
 use crate::schedules::{LOOK_INTERVAL, job_of_tick, reschedule};
 use crate::store_health::WatchedStore;
+
+use self::due::{Due, chunks, divide};
 
 /// The pause after which a host looks for schedules that others may have made, although nothing said so.
 const IDLE_INTERVAL: Duration = Duration::from_secs(30);
@@ -31,8 +33,6 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(30);
 const LOADING_INTERVAL: Duration = Duration::from_millis(200);
 /// The pause after which a host looks again at a schedule that another host has fired.
 const LOST_INTERVAL: Duration = Duration::from_millis(100);
-/// Bytes of payloads of one transaction, beyond the first schedule.
-const FIRED_BYTES_MAX: usize = 4 << 20;
 /// The clock was set back if it shows a time so much before one that it showed.
 const SET_BACK: Duration = Duration::from_secs(1);
 
@@ -43,6 +43,8 @@ pub(crate) struct Scheduler {
     pub(crate) bounds: Arc<QueueBounds>,
     pub(crate) enqueuer: Enqueuer,
     pub(crate) sync: ScheduleSync,
+    /// The schedules whose moments this host cannot work out, each with the reason. Each was reported.
+    pub(crate) unreadable: BTreeMap<ScheduleId, String>,
     /// Notified when a schedule is changed on this host, or its settings are.
     pub(crate) changed: Arc<Notify>,
 }
@@ -58,14 +60,6 @@ enum NextLook {
     Idle,
 }
 
-/// A schedule that is due, and what becomes of its ticks.
-struct Due {
-    schedule: Schedule,
-    ticks: DueTicks,
-    /// False if the task is on no host.
-    is_here: bool,
-}
-
 impl Scheduler {
     pub(crate) async fn run(mut self, stopping: CancellationToken) {
         let work = async {
@@ -74,24 +68,26 @@ impl Scheduler {
             loop {
                 let began = Instant::now();
                 let next = self.turn(&mut last_now).await.unwrap_or(NextLook::In(LOOK_INTERVAL));
-                self.wait(next, &mut nudges, began).await;
+                if self.wait(next, &mut nudges, began).await {
+                    self.sync.look_again();
+                }
             }
         };
         stopping.run_until_cancelled(work).await;
     }
 
-    /// Waits for the next look. Other hosts may define schedules: what they write to the store may be one.
-    async fn wait(&self, next: NextLook, nudges: &mut Nudges, began: Instant) {
+    /// Waits for the next look. Other hosts may define schedules: what they write to the store may be one. Returns true if a schedule
+    /// was changed on this host.
+    async fn wait(&self, next: NextLook, nudges: &mut Nudges, began: Instant) -> bool {
         let is_shared = self.store.messages().is_some();
         let changed = self.changed.notified();
         match next {
             NextLook::At(at) => {
                 // A clock may be set: a moment that is far away is looked at again.
                 let pause = at.since(self.store.now()).min(LOOK_INTERVAL);
-                let _ = tokio::time::timeout(pause, changed).await;
+                tokio::time::timeout(pause, changed).await.is_ok()
             }
-            NextLook::In(pause) => _ = tokio::time::timeout(pause, changed).await,
-            NextLook::Idle if is_shared => {
+            NextLook::In(_) | NextLook::Idle if is_shared => {
                 let nudged = async {
                     // The sender is gone only with the store.
                     let _ = nudges.changed().await;
@@ -99,14 +95,19 @@ impl Scheduler {
                 };
                 let woken = async {
                     tokio::select! {
-                        () = changed => {}
-                        () = nudged => {}
+                        () = changed => true,
+                        () = nudged => false,
                     }
                 };
-                let _ = tokio::time::timeout(IDLE_INTERVAL, woken).await;
+                let pause = if let NextLook::In(pause) = next { pause } else { IDLE_INTERVAL };
+                tokio::time::timeout(pause, woken).await.unwrap_or(false)
             }
+            NextLook::In(pause) => tokio::time::timeout(pause, changed).await.is_ok(),
             // Nobody else can define one.
-            NextLook::Idle => changed.await,
+            NextLook::Idle => {
+                changed.await;
+                true
+            }
         }
     }
 
@@ -156,7 +157,7 @@ impl Scheduler {
     }
 
     /// Works out the next moments of schedules anew that were fired while the clock was ahead.
-    async fn rewind(&self) -> Result<(), StoreError> {
+    async fn rewind(&mut self) -> Result<(), StoreError> {
         loop {
             let ahead = self.store.schedules_ahead(bounds::SCHEDULES_FIRED_MAX);
             let ahead = self.store.call("looking for schedules of a clock that was ahead", ahead).await?;
@@ -164,69 +165,96 @@ impl Scheduler {
                 return Ok(());
             }
             let now = self.store.now();
-            let write = |schedule: Schedule| {
-                let (expected, mut schedule) = (Some(schedule.version), schedule);
+            let mut writes = Vec::with_capacity(ahead.len());
+            for mut schedule in ahead {
+                let (id, expected) = (schedule.id.clone(), Some(schedule.version));
                 schedule.version += 1;
-                reschedule(&mut schedule, now);
-                ScheduleWrite { id: schedule.id.clone(), expected, schedule: Some(schedule), act: None }
-            };
-            let count = ahead.len();
-            let writes = ahead.into_iter().map(write).collect();
+                match reschedule(&mut schedule, now) {
+                    Ok(()) => writes.push(ScheduleWrite { id, expected, schedule: Some(schedule), act: None }),
+                    Err(error) => self.cannot_read(id, &error),
+                }
+            }
+            let count = writes.len();
+            if count == 0 {
+                return Ok(());
+            }
             self.store.call("changing schedules", self.store.write_schedules(writes)).await?;
             self.notify(&Notice::SchedulesRewound { count });
         }
     }
 
     /// Fires schedules that are due, as far as this host can. Returns when one of them is to be looked at again.
-    async fn fire(&self, due: Vec<Schedule>) -> Result<Option<Timestamp>, StoreError> {
+    async fn fire(&mut self, due: Vec<Schedule>) -> Result<Option<Timestamp>, StoreError> {
         let view = self.plugins.view(self.store.now());
-        let mut chunks = vec![Vec::new()];
-        let mut again = None;
-        let mut bytes = 0;
+        let (mut again, mut divided) = (None, Vec::new());
         for schedule in due {
-            let Some(due) = divide(&view, schedule) else {
+            let id = schedule.id.clone();
+            match divide(&view, schedule) {
+                Ok(Some(due)) => divided.push(due),
                 // Another host fires it, or nobody can.
-                again = earlier(again, Some(view.now + LOOK_INTERVAL));
-                continue;
-            };
-            let needed = due.schedule.spec.payload.len() * due.ticks.fire.len();
-            if bytes > 0 && bytes + needed > FIRED_BYTES_MAX {
-                chunks.push(Vec::new());
-                bytes = 0;
+                Ok(None) => again = earlier(again, Some(view.now + LOOK_INTERVAL)),
+                Err(error) => {
+                    self.cannot_read(id, &error);
+                    again = earlier(again, Some(view.now + LOOK_INTERVAL));
+                }
             }
-            bytes += needed;
-            if let Some(chunk) = chunks.last_mut() {
-                chunk.push(due);
-            }
+            // A schedule that was due for long takes a while, and other tasks of the host wait.
+            tokio::task::yield_now().await;
         }
-        for chunk in chunks {
+        for chunk in chunks(divided) {
             again = earlier(again, self.fire_together(&view, chunk).await?);
         }
         Ok(again)
     }
 
+    /// Says once that this host leaves a schedule as it is, since it cannot work out its moments.
+    fn cannot_read(&mut self, id: ScheduleId, error: &TimingError) {
+        let why = error.to_string();
+        if self.unreadable.get(&id) != Some(&why) {
+            self.notify(&Notice::ScheduleUnreadable { schedule: id.clone(), why: why.clone() });
+            self.unreadable.insert(id, why);
+        }
+    }
+
+    /// Reserves places for the jobs of a firing. Where the queue is full, ticks stay due from that one on, as without a host. Returns
+    /// false if nothing of the firing is left.
+    async fn reserve(&self, due: &Due, firing: &mut ScheduleFiring, reserved: &mut Vec<Reservation>) -> bool {
+        for place in 0..firing.ticks.len() {
+            let Ok(job) = &firing.ticks[place].job else { continue };
+            match self.bounds.reserve(places(std::slice::from_ref(job))).await {
+                Ok(one) => reserved.push(one),
+                Err(_) => {
+                    let left = firing.ticks.split_off(place);
+                    let first = left.first().and_then(|tick| tick.tick);
+                    firing.next_at = first.map(|tick| tick + due.schedule.offset()).or(firing.next_at);
+                    break;
+                }
+            }
+        }
+        !firing.ticks.is_empty() || firing.missed.is_some()
+    }
+
     /// Fires schedules in one transaction. Returns when one of them is to be looked at again.
     async fn fire_together(&self, view: &PluginView, chunk: Vec<Due>) -> Result<Option<Timestamp>, StoreError> {
-        if chunk.is_empty() {
-            return Ok(None);
-        }
-        let mut firings = Vec::with_capacity(chunk.len());
-        let mut reserved = Vec::new();
-        for due in &chunk {
-            let mut firing = self.firing(view, due)?;
-            let jobs: Vec<NewJob> = firing.ticks.iter().filter_map(|tick| tick.job.clone().ok()).collect();
-            match self.bounds.reserve(places(&jobs)).await {
-                Ok(places) => reserved.push(places),
-                Err(full) => firing.ticks.iter_mut().for_each(|tick| tick.job = Err(full.to_string())),
+        let (mut all, mut firings) = (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len()));
+        let (mut reserved, mut again) = (Vec::new(), None);
+        for due in chunk {
+            let mut firing = self.firing(view, &due)?;
+            if self.reserve(&due, &mut firing, &mut reserved).await {
+                all.push(due);
+                firings.push(firing);
+            } else {
+                again = earlier(again, Some(view.now + LOOK_INTERVAL));
             }
-            firings.push(firing);
         }
-        self.find_holds(&chunk, &mut firings).await?;
+        if all.is_empty() {
+            return Ok(again);
+        }
+        self.find_holds(&all, &mut firings).await?;
         let firings = Arc::new(firings);
         let fire = self.store.fire_schedules(Arc::clone(&firings), Arc::clone(view.catalog.limits()));
         let fired = self.store.call("firing schedules", fire).await?;
-        let mut again = None;
-        for (due, fired) in chunk.iter().zip(fired) {
+        for (due, fired) in all.iter().zip(fired) {
             match fired {
                 Some(fired) => {
                     self.enqueuer.notify_fired(&due.schedule.spec.task, &fired);
@@ -234,7 +262,8 @@ impl Scheduler {
                     let next = if is_due { Some(view.now + LOOK_INTERVAL) } else { fired.fired.schedule.next_at };
                     again = earlier(again, next);
                 }
-                // Somebody else has changed it.
+                // Its tick waits for a job that has begun, or somebody else has changed it.
+                None if !due.schedule.open.is_empty() => again = earlier(again, Some(view.now + LOOK_INTERVAL)),
                 None => again = earlier(again, Some(view.now + LOST_INTERVAL)),
             }
         }
@@ -246,7 +275,7 @@ impl Scheduler {
         let mut fired = Vec::with_capacity(ticks.fire.len());
         for tick in &ticks.fire {
             let job = job_of_tick(view, &schedule.spec, self.store.next_id()?);
-            let job = job.map(|job| NewJob { token: tick_token(&schedule.id, *tick), ..job });
+            let job = job.map(|job| schedule.job_of_tick(job, *tick));
             fired.push(FiringTick { tick: Some(*tick), job: job.map_err(|rejected| rejected.to_string()) });
         }
         let outcome = if *is_here { TickOutcome::Missed } else { TickOutcome::NoHost };
@@ -291,21 +320,6 @@ impl Scheduler {
     }
 }
 
-/// Returns what becomes of the ticks of a schedule; `None` if this host has nothing to do with them.
-fn divide(view: &PluginView, schedule: Schedule) -> Option<Due> {
-    let timing = &schedule.spec.timing;
-    let ticks = due_ticks(&schedule, view.now, &mut |after| next_tick(timing, after))?;
-    let task = &schedule.spec.task;
-    if view.catalog.task(task).is_some() {
-        return Some(Due { schedule, ticks, is_here: true });
-    }
-    if view.others.runs(task, view.now) {
-        return None;
-    }
-    let ticks = ticks.without_host()?;
-    Some(Due { schedule, ticks, is_here: false })
-}
-
 /// Returns the earlier of two moments that may be there.
 fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
     one.into_iter().chain(other).min()
@@ -329,8 +343,10 @@ impl Enqueuer {
             self.send_to_loop(Input::CancelRequested(*job));
         }
         let schedule = &fired.schedule;
-        let ticks = fired.ticks.clone();
-        self.inserts.listener.notify(&Notice::ScheduleTicked { schedule: schedule.id.clone(), ticks });
+        if !fired.ticks.is_empty() {
+            let (ticks, in_a_row) = (fired.ticks.clone(), schedule.recent.last().map_or(0, |last| last.count));
+            self.inserts.listener.notify(&Notice::ScheduleTicked { schedule: schedule.id.clone(), ticks, in_a_row });
+        }
         if fired.paused {
             let reason = schedule.pause.as_ref().map(|pause| pause.reason.clone()).unwrap_or_default();
             self.inserts.listener.notify(&Notice::ScheduleTired { schedule: schedule.id.clone(), reason });

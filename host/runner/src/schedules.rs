@@ -5,7 +5,7 @@ use std::time::Duration;
 use wharf_core::audit::{ActKind, NewAct};
 use wharf_core::author::Author;
 use wharf_core::bounds;
-use wharf_core::ids::{JobId, ScheduleId};
+use wharf_core::ids::{JobId, ScheduleId, TaskName};
 use wharf_core::job::NewJob;
 use wharf_core::schedule::{
     FiringTick, Pause, Schedule, ScheduleFiring, ScheduleSource, ScheduleSpec, TickOutcome, Timing,
@@ -16,7 +16,7 @@ use wharf_store::{ScheduleWrite, ScheduleWritten, StoreError};
 use crate::plugin_view::PluginView;
 use crate::rejection::EnqueueRejection;
 use crate::request::{Request, prepare_tick};
-use crate::schedule_times::{check_timing, next_tick, zone_name};
+use crate::schedule_times::{Times, TimingError, check_timing, zone_name};
 use crate::store_health::WatchedStore;
 
 /// Number of tries of a change that another host's change comes before.
@@ -40,6 +40,9 @@ pub enum ScheduleError {
     /// There are as many schedules as may be.
     #[error("there are {} schedules, which is the limit; remove some", bounds::SCHEDULES_MAX)]
     TooMany,
+    /// The operator may not enqueue jobs of the task.
+    #[error("jobs of task `{0}` may not be enqueued")]
+    MayNotEnqueue(TaskName),
     /// A job was not enqueued.
     #[error("no job was enqueued: {0}")]
     NotRun(String),
@@ -80,9 +83,15 @@ pub fn checked_schedule(spec: ScheduleSpec, now: Timestamp) -> Result<ScheduleSp
 }
 
 /// Works out the next moment of a schedule anew.
-pub(crate) fn reschedule(schedule: &mut Schedule, now: Timestamp) {
-    let timing = schedule.spec.timing.clone();
-    schedule.reschedule(now, &mut |after| next_tick(&timing, after));
+///
+/// # Errors
+///
+/// Returns why this host cannot work it out: then the schedule must not be written.
+pub(crate) fn reschedule(schedule: &mut Schedule, now: Timestamp) -> Result<(), TimingError> {
+    let (timing, mut failed) = (schedule.spec.timing.clone(), None);
+    let next = |after| Times::of(&timing, now).and_then(|times| times.next(after));
+    schedule.reschedule(now, &mut |after| next(after).map_err(|error| failed = Some(error)).ok());
+    failed.map_or(Ok(()), Err)
 }
 
 /// Returns the job of a tick, without its token.
@@ -134,9 +143,9 @@ impl Schedules<'_> {
             let expected = found.as_ref().map(|found| found.version);
             let is_moved = schedule.redefine(spec.clone(), now);
             (schedule.source, schedule.revision) = (ScheduleSource::Api, Timestamp::ZERO);
-            (schedule.author, schedule.version) = (by.name().map(str::to_owned), expected.unwrap_or(0) + 1);
+            (schedule.author, schedule.version) = (by.name().map(str::to_owned), schedule.version + 1);
             if is_moved {
-                reschedule(&mut schedule, now);
+                reschedule(&mut schedule, now).map_err(unreadable)?;
             }
             let act = NewAct::of_schedule(by.clone(), ActKind::ScheduleSet, &schedule, "");
             if self.write(expected, Some(schedule.clone()), &id, act).await? {
@@ -196,9 +205,13 @@ impl Schedules<'_> {
         for _ in 0..TRIES_MAX {
             let found = self.store.schedule(id.clone()).await?.ok_or_else(|| ScheduleError::Unknown(id.clone()))?;
             let (expected, now, mut schedule) = (found.version, self.store.now(), found);
+            let was_paused = schedule.pause_at(now).is_some();
             change(&mut schedule, now);
             schedule.version += 1;
-            reschedule(&mut schedule, now);
+            // The end of a pause that is over leaves a tick due.
+            if was_paused || schedule.pause.is_some() {
+                reschedule(&mut schedule, now).map_err(unreadable)?;
+            }
             let act = NewAct::of_schedule(by.clone(), kind, &schedule, detail);
             if self.write(Some(expected), Some(schedule.clone()), &id, act).await? {
                 return Ok(schedule);
@@ -208,8 +221,16 @@ impl Schedules<'_> {
     }
 
     /// Returns the firing by which an operator runs a schedule now, and its job.
-    pub(crate) async fn run(&self, id: &ScheduleId, by: &Author) -> Result<(ScheduleFiring, NewJob), ScheduleError> {
+    pub(crate) async fn run(
+        &self,
+        id: &ScheduleId,
+        by: &Author,
+        may_enqueue: &(dyn Fn(&TaskName) -> bool + Sync),
+    ) -> Result<(ScheduleFiring, NewJob), ScheduleError> {
         let found = self.store.schedule(id.clone()).await?.ok_or_else(|| ScheduleError::Unknown(id.clone()))?;
+        if !may_enqueue(&found.spec.task) {
+            return Err(ScheduleError::MayNotEnqueue(found.spec.task));
+        }
         let job = job_of_tick(&self.view, &found.spec, self.store.next_id()?)?;
         let firing = ScheduleFiring {
             id: id.clone(),
@@ -242,6 +263,10 @@ impl Schedules<'_> {
     }
 }
 
+fn unreadable(error: TimingError) -> ScheduleError {
+    ScheduleError::Invalid(error.to_string())
+}
+
 pub(crate) fn changed_too_often() -> ScheduleError {
     let why = "the schedule changes too often at this moment".to_owned();
     ScheduleError::Store(StoreError::Busy(why))
@@ -253,7 +278,7 @@ pub(crate) fn changed_too_often() -> ScheduleError {
 ///
 /// Returns why there is none.
 pub(crate) fn job_of_run(fired: &wharf_store::ScheduleFired) -> Result<JobId, ScheduleError> {
-    match fired.fired.ticks.last() {
+    match &fired.fired.run {
         Some(tick) if tick.outcome == TickOutcome::Fired => {
             tick.job.ok_or_else(|| ScheduleError::NotRun("the store did not name its job".to_owned()))
         }

@@ -266,6 +266,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
             Arc::clone(&plugins),
             listener.clone(),
         ),
+        unreadable: BTreeMap::new(),
         changed: Arc::clone(&schedules_changed),
     };
 

@@ -178,6 +178,7 @@ impl Metrics {
             | Notice::OperationStarted { .. }
             | Notice::OperationEnded { .. }
             | Notice::ScheduleTired { .. }
+            | Notice::ScheduleUnreadable { .. }
             | Notice::ScheduleChanged { .. }
             | Notice::ScheduleDiffers { .. }
             | Notice::SchedulesRewound { .. }

@@ -1,10 +1,11 @@
 //! One firing of a schedule: what a store does with each of its ticks, inside one transaction.
 
-use super::{OverlapPolicy, Pause, Schedule, TickOutcome, TickRecord};
+use super::{OverlapPolicy, Pause, Schedule, TickOutcome, TickRecord, tick_token};
 use crate::author::Author;
 use crate::bounds;
 use crate::ids::{JobId, ScheduleId};
 use crate::job::{JobStatus, NewJob, State, StateName};
+use crate::limits::OnConflict;
 use crate::schedule::MissedPolicy;
 use crate::time::Timestamp;
 
@@ -51,6 +52,13 @@ pub struct Skip {
 pub enum TickStep {
     /// Nothing: its job is not enqueued.
     Skip(Skip),
+    /// It makes room, and inserts nothing: the tick stays due until jobs that have begun have ended.
+    MakeRoom {
+        /// Waiting jobs to cancel.
+        replaced: Vec<JobId>,
+        /// Running jobs to ask to end.
+        cancelled: Vec<JobId>,
+    },
     /// It makes room, then inserts the job.
     Insert {
         /// Waiting jobs to cancel.
@@ -78,6 +86,8 @@ pub struct Fired {
     pub schedule: Schedule,
     /// The outcome of each tick, missed ones first.
     pub ticks: Vec<TickRecord>,
+    /// The record of an operator's run, which is no tick.
+    pub run: Option<TickRecord>,
     /// True if the schedule paused, since so many of its jobs have failed.
     pub paused: bool,
 }
@@ -91,12 +101,35 @@ pub struct FireRun<'f> {
     open: Vec<(JobId, JobStatus)>,
     ticks: Vec<TickRecord>,
     paused: bool,
+    /// Its last tick stays due, until jobs that have begun have ended.
+    held_back: bool,
     now: Timestamp,
 }
 
+fn is_waiting(status: &JobStatus) -> bool {
+    matches!(status.state, State::Waiting { .. })
+}
+
+fn has_begun(status: &JobStatus) -> bool {
+    !is_waiting(status) || status.attempt > 0
+}
+
 impl Schedule {
-    /// Begins a firing; returns none if the schedule has changed since it was decided. `statuses` are those of `firing.open`, in
-    /// order; `None` stands for a job that was deleted.
+    /// Gives the job of a tick what its schedule decides. Where jobs of the schedule never overlap, the job waits for its lane:
+    /// it would be discarded otherwise, although it takes the place of those that were cancelled for it.
+    pub fn job_of_tick(&self, job: NewJob, tick: Timestamp) -> NewJob {
+        let on_conflict = match self.spec.overlap {
+            OverlapPolicy::QueueOne | OverlapPolicy::Replace => OnConflict::Wait,
+            OverlapPolicy::Allow | OverlapPolicy::Skip => job.on_conflict,
+        };
+        NewJob { token: tick_token(&self.id, tick), on_conflict, ..job }
+    }
+
+    /// Begins a firing; returns none if the schedule has changed since it was decided, or if its tick stays due and nothing else
+    /// changes. `statuses` are those of `firing.open`, in order; `None` stands for a job that was deleted.
+    ///
+    /// With the policies `queue-one` and `replace` no two jobs of ticks run at once: a tick stays due until the jobs that have begun
+    /// have ended, and a newer tick takes its place.
     pub fn begin_firing<'f>(
         &self,
         firing: &'f ScheduleFiring,
@@ -119,30 +152,92 @@ impl Schedule {
         schedule.version += 1;
         let is_tired = schedule.spec.pause_after.is_some_and(|after| schedule.failures >= after);
         let paused = is_tired && firing.by.is_none();
+        let in_the_way = open.iter().rev().find(|(_, status)| match schedule.spec.overlap {
+            OverlapPolicy::QueueOne => has_begun(status),
+            OverlapPolicy::Replace => !is_waiting(status),
+            OverlapPolicy::Allow | OverlapPolicy::Skip => false,
+        });
+        let in_the_way = in_the_way.filter(|_| firing.by.is_none()).map(|(id, _)| *id);
+        let last = firing.ticks.iter().filter_map(|tick| tick.tick).last();
+        let held_back = last.filter(|_| in_the_way.is_some() && !paused);
         if paused {
             let reason = format!("its last {} jobs have failed", schedule.failures);
             schedule.pause = Some(Pause { since: now, until: None, by: None, reason });
             (schedule.next_at, schedule.moved_at, schedule.failures) = (None, now, 0);
         } else if firing.by.is_none() {
-            (schedule.next_at, schedule.moved_at) = (firing.next_at, now);
+            let held_back = held_back.map(|tick| tick + schedule.offset());
+            (schedule.next_at, schedule.moved_at) = (held_back.or(firing.next_at), now);
         }
-        let mut run = FireRun { firing, schedule, open, ticks: Vec::new(), paused, now };
-        if let Some((count, tick, outcome)) = firing.missed {
-            run.schedule.missed = run.schedule.missed.saturating_add(count);
-            run.note(TickRecord { tick, count, outcome, job: None, reason: String::new() });
+        let is_moved = schedule.next_at != self.next_at;
+        let held_back = held_back.is_some();
+        let mut run = FireRun { firing, schedule, open, ticks: Vec::new(), paused, held_back, now };
+        if held_back && !is_moved && firing.missed.is_none() && run.ticks() == 0 {
+            return None;
+        }
+        let overlap = |tick, count, job| TickRecord {
+            tick,
+            count,
+            outcome: TickOutcome::Overlap,
+            job: Some(job),
+            reason: "a newer tick came, or its time was over, before an earlier job had ended".to_owned(),
+        };
+        match (firing.missed, in_the_way) {
+            (Some((count, tick, TickOutcome::Missed)), Some(job)) => run.pass(overlap(tick, count, job)),
+            (Some((count, tick, outcome)), _) => {
+                run.schedule.missed = run.schedule.missed.saturating_add(count);
+                run.note(TickRecord { tick, count, outcome, job: None, reason: String::new() });
+            }
+            (None, _) => {}
+        }
+        let all: Vec<Timestamp> = firing.ticks.iter().filter_map(|tick| tick.tick).collect();
+        match (in_the_way, all.as_slice()) {
+            (_, [.., last]) if paused => {
+                let reason = "the schedule paused, since its jobs fail".to_owned();
+                let count = all.len() as u64;
+                run.pass(TickRecord { tick: *last, count, outcome: TickOutcome::Paused, job: None, reason });
+            }
+            (Some(job), [earlier @ .., last_earlier, _]) => {
+                run.pass(overlap(*last_earlier, earlier.len() as u64 + 1, job));
+            }
+            _ => {}
         }
         Some(run)
     }
 }
 
 impl FireRun<'_> {
-    /// Returns the ticks of which the store asks, in order; none if the schedule has paused.
+    /// Returns the number of ticks of which the store asks, in order; none if the schedule has paused.
     pub fn ticks(&self) -> usize {
-        if self.paused { 0 } else { self.firing.ticks.len() }
+        if self.paused {
+            0
+        } else if self.held_back {
+            let (replaced, cancelled) = self.room();
+            usize::from(!replaced.is_empty() || !cancelled.is_empty())
+        } else {
+            self.firing.ticks.len()
+        }
+    }
+
+    /// Returns the waiting jobs to cancel for the next one, and the running ones to ask to end.
+    fn room(&self) -> (Vec<JobId>, Vec<JobId>) {
+        let ids = |matches: &dyn Fn(&JobStatus) -> bool| -> Vec<JobId> {
+            self.open.iter().filter(|(_, status)| matches(status)).map(|(id, _)| *id).collect()
+        };
+        match self.schedule.spec.overlap {
+            OverlapPolicy::QueueOne if !self.held_back => (ids(&|status| !has_begun(status)), Vec::new()),
+            OverlapPolicy::Replace => {
+                (ids(&is_waiting), ids(&|status| !is_waiting(status) && !status.cancel_requested))
+            }
+            OverlapPolicy::Allow | OverlapPolicy::Skip | OverlapPolicy::QueueOne => (Vec::new(), Vec::new()),
+        }
     }
 
     /// Returns what to do with a tick.
     pub fn step(&self, place: usize) -> TickStep {
+        if self.held_back {
+            let (replaced, cancelled) = self.room();
+            return TickStep::MakeRoom { replaced, cancelled };
+        }
         let skip = |outcome, job, reason: &str| TickStep::Skip(Skip { outcome, job, reason: reason.to_owned() });
         let tick = &self.firing.ticks[place];
         if let Err(why) = &tick.job {
@@ -152,11 +247,6 @@ impl FireRun<'_> {
         if self.firing.by.is_some() {
             return insert;
         }
-        let is_waiting = |status: &JobStatus| matches!(status.state, State::Waiting { .. });
-        let has_begun = |status: &JobStatus| !is_waiting(status) || status.attempt > 0;
-        let ids = |matches: &dyn Fn(&JobStatus) -> bool| -> Vec<JobId> {
-            self.open.iter().filter(|(_, status)| matches(status)).map(|(id, _)| *id).collect()
-        };
         let first_waiting = self.open.iter().find(|(_, status)| is_waiting(status)).map(|(id, _)| *id);
         if self.firing.held && self.schedule.spec.missed != MissedPolicy::All && first_waiting.is_some() {
             return skip(TickOutcome::Held, first_waiting, "an earlier job waits for a hold");
@@ -167,35 +257,50 @@ impl FireRun<'_> {
                 Some((job, _)) => skip(TickOutcome::Overlap, Some(*job), "an earlier job has not finished"),
                 None => insert,
             },
-            OverlapPolicy::QueueOne => {
-                TickStep::Insert { replaced: ids(&|status| !has_begun(status)), cancelled: Vec::new() }
+            OverlapPolicy::QueueOne | OverlapPolicy::Replace => {
+                let (replaced, cancelled) = self.room();
+                TickStep::Insert { replaced, cancelled }
             }
-            OverlapPolicy::Replace => TickStep::Insert {
-                replaced: ids(&is_waiting),
-                cancelled: ids(&|status| !is_waiting(status) && !status.cancel_requested),
-            },
         }
     }
 
     /// Records that a tick was skipped.
     pub fn skipped(&mut self, place: usize, skip: Skip) {
         let Skip { outcome, job, reason } = skip;
-        self.schedule.skipped = self.schedule.skipped.saturating_add(1);
-        self.note_tick(place, outcome, job, reason);
+        let tick = self.firing.ticks[place].tick.unwrap_or(self.now);
+        self.pass(TickRecord { tick, count: 1, outcome, job, reason });
     }
 
-    /// Records what the store did with the job of a tick, after it made room as [`FireRun::step`] said.
-    pub fn inserted(&mut self, place: usize, (replaced, cancelled): (&[JobId], &[JobId]), inserted: TickInserted) {
+    /// Records ticks without jobs.
+    fn pass(&mut self, record: TickRecord) {
+        if self.firing.by.is_none() {
+            self.schedule.skipped = self.schedule.skipped.saturating_add(record.count);
+        }
+        self.note(record);
+    }
+
+    /// Records that the store made room for a job that is not inserted yet.
+    pub fn made_room(&mut self, replaced: &[JobId], cancelled: &[JobId]) {
         self.open.retain(|(id, _)| !replaced.contains(id));
         for (id, status) in &mut self.open {
             status.cancel_requested |= cancelled.contains(id);
         }
+    }
+
+    /// Records what the store did with the job of a tick, after it made room as [`FireRun::step`] said.
+    pub fn inserted(&mut self, place: usize, (replaced, cancelled): (&[JobId], &[JobId]), inserted: TickInserted) {
+        self.made_room(replaced, cancelled);
         match inserted {
             TickInserted::Added(id) => {
-                self.open.push((id, JobStatus::new(self.now)));
-                self.schedule.fired = self.schedule.fired.saturating_add(1);
-                self.schedule.last_tick = self.schedule.last_tick.max(self.firing.ticks[place].tick);
-                self.note_tick(place, TickOutcome::Fired, Some(id), String::new());
+                let tick = self.firing.ticks[place].tick;
+                // The job of an operator's run belongs to no tick: it is in no tick's way.
+                if tick.is_some() {
+                    self.open.push((id, JobStatus::new(self.now)));
+                    self.schedule.fired = self.schedule.fired.saturating_add(1);
+                    self.schedule.last_tick = self.schedule.last_tick.max(tick);
+                }
+                let (tick, reason) = (tick.unwrap_or(self.now), String::new());
+                self.note(TickRecord { tick, count: 1, outcome: TickOutcome::Fired, job: Some(id), reason });
             }
             TickInserted::Duplicate(id) => {
                 let reason = "its job was enqueued before".to_owned();
@@ -208,13 +313,10 @@ impl FireRun<'_> {
         }
     }
 
-    fn note_tick(&mut self, place: usize, outcome: TickOutcome, job: Option<JobId>, reason: String) {
-        let tick = self.firing.ticks[place].tick.unwrap_or(self.now);
-        self.note(TickRecord { tick, count: 1, outcome, job, reason });
-    }
-
     fn note(&mut self, record: TickRecord) {
-        self.schedule.remember(record.clone());
+        if self.firing.by.is_none() {
+            self.schedule.remember(record.clone());
+        }
         self.ticks.push(record);
     }
 
@@ -223,6 +325,10 @@ impl FireRun<'_> {
         let mut schedule = self.schedule;
         let over = self.open.len().saturating_sub(bounds::SCHEDULE_JOBS_KEPT);
         schedule.open = self.open.into_iter().skip(over).map(|(id, _)| id).collect();
-        Fired { schedule, ticks: self.ticks, paused: self.paused }
+        let (ticks, run) = match self.firing.by {
+            Some(_) => (Vec::new(), self.ticks.into_iter().last()),
+            None => (self.ticks, None),
+        };
+        Fired { schedule, ticks, run, paused: self.paused }
     }
 }

@@ -80,6 +80,11 @@ fn fire(
     for place in 0..run.ticks() {
         match run.step(place) {
             TickStep::Skip(skip) => run.skipped(place, skip),
+            TickStep::MakeRoom { replaced, cancelled } => {
+                run.made_room(&replaced, &cancelled);
+                all_replaced.extend(replaced);
+                all_cancelled.extend(cancelled);
+            }
             TickStep::Insert { replaced, cancelled } => {
                 let id = firing.ticks[place].job.as_ref().unwrap().id;
                 run.inserted(place, (&replaced, &cancelled), TickInserted::Added(id));
@@ -181,16 +186,93 @@ fn each_policy_for_overlaps_treats_jobs_that_run_and_that_wait_as_it_says() {
         let (fired, replaced, cancelled) = fire(&schedule, &firing(&schedule, 1), &statuses);
         (fired.ticks[0].outcome, replaced, cancelled)
     };
+    let waits = |overlap, statuses: &[JobStatus]| {
+        let open = (1..=statuses.len() as u64).map(id).collect();
+        let schedule = Schedule { open, ..schedule(ScheduleSpec { overlap, ..every(MINUTE) }) };
+        let statuses: Vec<_> = statuses.iter().copied().map(Some).collect();
+        let firing = firing(&schedule, 1);
+        schedule.begin_firing(&firing, &statuses, NOON)?;
+        let (fired, replaced, cancelled) = fire(&schedule, &firing, &statuses);
+        assert_eq!((fired.ticks.len(), fired.schedule.fired, fired.schedule.next_at), (0, 0, Some(NOON)));
+        Some((replaced, cancelled))
+    };
     use OverlapPolicy as P;
     use TickOutcome as T;
     assert_eq!(of(P::Allow, &[running(), waiting()]), (T::Fired, vec![], vec![]));
     assert_eq!(of(P::Skip, &[running()]), (T::Overlap, vec![], vec![]));
     assert_eq!(of(P::Skip, &[ended(State::Succeeded)]), (T::Fired, vec![], vec![]));
-    assert_eq!(of(P::QueueOne, &[running(), waiting()]), (T::Fired, vec![id(2)], vec![]));
+    assert_eq!(of(P::QueueOne, &[waiting()]), (T::Fired, vec![id(1)], vec![]));
+    assert_eq!(waits(P::QueueOne, &[running()]), None, "it stays due, and nothing changes");
     // A job that waits for another attempt has begun.
     let retrying = JobStatus { attempt: 1, ..waiting() };
-    assert_eq!(of(P::QueueOne, &[retrying]), (T::Fired, vec![], vec![]));
-    assert_eq!(of(P::Replace, &[running(), waiting(), retrying]), (T::Fired, vec![id(2), id(3)], vec![id(1)]));
+    assert_eq!(waits(P::QueueOne, &[retrying]), None);
+    assert_eq!(of(P::Replace, &[waiting(), retrying]), (T::Fired, vec![id(1), id(2)], vec![]));
+    assert_eq!(waits(P::Replace, &[running(), waiting(), retrying]), Some((vec![id(2), id(3)], vec![id(1)])));
+    assert_eq!(waits(P::Replace, &[JobStatus { cancel_requested: true, ..running() }]), None);
+}
+
+#[test]
+fn a_tick_that_waits_for_a_job_gives_way_to_a_newer_one() {
+    for overlap in [OverlapPolicy::QueueOne, OverlapPolicy::Replace] {
+        let schedule = Schedule { open: vec![id(1)], ..schedule(ScheduleSpec { overlap, ..every(MINUTE) }) };
+        let cancelled = Some(JobStatus { cancel_requested: true, ..running() });
+        let (fired, ..) = fire(&schedule, &firing(&schedule, 3), &[cancelled]);
+        assert_eq!((fired.schedule.next_at, fired.schedule.skipped), (Some(NOON + 2 * MINUTE), 2));
+        let expected = (NOON + MINUTE, 2, TickOutcome::Overlap, Some(id(1)));
+        let [tick] = fired.ticks.as_slice() else { panic!("{:?}", fired.ticks) };
+        assert_eq!((tick.tick, tick.count, tick.outcome, tick.job), expected);
+        // What was in no window while the job ran is no fault of a host.
+        let missed = Some((7, NOON, TickOutcome::Missed));
+        let firing = ScheduleFiring { missed, next_at: schedule.next_at, ..firing(&schedule, 0) };
+        let (fired, ..) = fire(&schedule, &firing, &[cancelled]);
+        assert_eq!((fired.schedule.missed, fired.schedule.skipped), (0, 7));
+        assert_eq!(fired.schedule.version, schedule.version + 1);
+    }
+}
+
+#[test]
+fn a_job_in_place_of_others_waits_for_its_lane() {
+    let discarding = NewJob { on_conflict: OnConflict::Discard, ..job(7) };
+    let of =
+        |overlap| schedule(ScheduleSpec { overlap, ..every(MINUTE) }).job_of_tick(discarding.clone(), NOON).on_conflict;
+    assert_eq!([OverlapPolicy::Replace, OverlapPolicy::QueueOne].map(of), [OnConflict::Wait; 2]);
+    assert_eq!([OverlapPolicy::Allow, OverlapPolicy::Skip].map(of), [OnConflict::Discard; 2]);
+}
+
+#[test]
+fn a_row_that_was_made_anew_has_no_version_of_the_old_one() {
+    let old = schedule(every(MINUTE));
+    let decided = firing(&old, 1);
+    let new = Schedule { next_at: old.next_at, ..Schedule::new(old.id.clone(), every(2 * MINUTE), NOON) };
+    assert!(old.begin_firing(&decided, &[], NOON).is_some());
+    assert!(new.begin_firing(&decided, &[], NOON).is_none());
+}
+
+#[test]
+fn of_ticks_alike_the_first_the_tenth_and_the_hundredth_are_told() {
+    let told: Vec<u64> = (1..2000).filter(|in_a_row| is_told(*in_a_row, 1)).collect();
+    assert_eq!(told, [1, 10, 100, 1000]);
+    assert!(is_told(7, 7) && is_told(12, 5) && !is_told(12, 2));
+}
+
+#[test]
+fn a_long_time_without_a_host_takes_few_looks_at_the_clock() {
+    for (interval, window) in [(1, 7 * 24 * 3600), (1, 60), (60, 7 * 24 * 3600), (600, 3600)] {
+        for missed in [MissedPolicy::Latest, MissedPolicy::None, MissedPolicy::All] {
+            let (interval, window) = (Duration::from_secs(interval), Duration::from_secs(window));
+            let schedule = schedule(ScheduleSpec { missed, window, ..every(interval) });
+            let now = NOON + Duration::from_secs(400 * 24 * 3600);
+            let mut looks = 0;
+            let due = due_ticks(&schedule, now, &mut |after| {
+                looks += 1;
+                Timing::next_of_interval(interval, after)
+            });
+            let due = due.unwrap();
+            assert!(looks < 5000, "{interval:?} {window:?} {missed:?}: {looks}");
+            assert_eq!(due.fire.last(), Some(&now), "{interval:?} {window:?} {missed:?}");
+            assert_eq!(due.next, Some(now + interval));
+        }
+    }
 }
 
 #[test]
@@ -228,8 +310,10 @@ fn after_enough_failures_in_a_row_a_schedule_pauses_and_fires_nothing() {
     assert_eq!((once.paused, once.schedule.failures, once.schedule.fired), (false, 1, 1));
     let twice = with(1, ended(State::Failed));
     assert_eq!((twice.paused, twice.schedule.next_at, twice.schedule.fired), (true, None, 0));
-    assert_eq!(twice.schedule.pause.unwrap().reason, "its last 2 jobs have failed");
+    assert_eq!(twice.schedule.pause.clone().unwrap().reason, "its last 2 jobs have failed");
     assert_eq!(with(1, ended(State::Succeeded)).schedule.failures, 0);
+    // The tick that finds it out is recorded.
+    assert_eq!((twice.schedule.skipped, twice.ticks.len(), twice.ticks[0].outcome), (1, 1, TickOutcome::Paused));
 }
 
 #[test]
@@ -240,7 +324,9 @@ fn an_operators_run_has_no_tick_and_leaves_the_next_one_where_it_is() {
     let firing = ScheduleFiring { ticks, next_at: None, by: Some(Author::anyone()), ..firing(&schedule, 0) };
     let (fired, ..) = fire(&schedule, &firing, &[Some(running())]);
     assert_eq!((fired.schedule.next_at, fired.schedule.last_tick), (schedule.next_at, None));
-    assert_eq!(fired.schedule.open, [id(1), id(100)]);
+    // It is in the way of no tick, and counts as none.
+    assert_eq!((fired.schedule.open.as_slice(), fired.schedule.fired, fired.ticks.len()), ([id(1)].as_slice(), 0, 0));
+    assert_eq!((fired.schedule.recent.len(), fired.run.and_then(|run| run.job)), (0, Some(id(100))));
 }
 
 #[test]

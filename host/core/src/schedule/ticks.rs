@@ -18,6 +18,12 @@ pub fn offset(id: &ScheduleId, spread: Duration) -> Duration {
     }
 }
 
+/// Returns true if ticks without jobs are worth a warning, given how many of them came in a row with one outcome, the last `count`
+/// included: the first, the tenth, the hundredth, and so on.
+pub fn is_told(in_a_row: u64, count: u64) -> bool {
+    in_a_row.checked_sub(count).is_none_or(|before| before == 0 || before.ilog10() < in_a_row.ilog10())
+}
+
 /// The ticks of a schedule that are due, as its policy divides them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DueTicks {
@@ -62,18 +68,43 @@ pub fn due_ticks(
         } else {
             due.miss(Some(at));
         }
-        // After so many, those that are in no window are passed over.
-        let passed = now - offset - window;
-        let after = if looked == bounds::SCHEDULE_TICKS_COUNTED && passed > at {
-            passed - Duration::from_micros(1)
+        // After so many, all but the newest are passed over.
+        if looked == bounds::SCHEDULE_TICKS_COUNTED {
+            let newest = newest_after(at, now - offset, window, kept, next);
+            tick = next(newest);
         } else {
-            at
-        };
-        tick = next(after);
+            tick = next(at);
+        }
     }
     due.next = tick;
     due.fire = fire.into();
     Some(due)
+}
+
+/// Returns a moment after `at` from which on at least `wanted` ticks are due, or all of the window are, and not many more. Times
+/// of which few are within a minute are looked at over ten minutes, and so on.
+fn newest_after(
+    at: Timestamp,
+    now: Timestamp,
+    window: Duration,
+    wanted: usize,
+    next: &mut dyn FnMut(Timestamp) -> Option<Timestamp>,
+) -> Timestamp {
+    let mut span = Duration::from_secs(60);
+    loop {
+        let from = now - span.min(window) - Duration::from_micros(1);
+        if from <= at {
+            return at;
+        }
+        let mut found = (0, Some(from));
+        while let Some(tick) = found.1.and_then(&mut *next).filter(|tick| *tick <= now && found.0 < wanted) {
+            found = (found.0 + 1, Some(tick));
+        }
+        if found.0 >= wanted || span >= window {
+            return from;
+        }
+        span *= 10;
+    }
 }
 
 impl DueTicks {

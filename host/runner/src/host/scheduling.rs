@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wharf_core::audit::ActKind;
 use wharf_core::author::Author;
-use wharf_core::ids::{JobId, ScheduleId};
+use wharf_core::ids::{JobId, ScheduleId, TaskName};
 use wharf_core::schedule::{Schedule, ScheduleSpec};
 use wharf_core::time::Timestamp;
 use wharf_store::StoreError;
@@ -74,16 +74,22 @@ impl Host {
         Ok(resumed)
     }
 
-    /// Enqueues a job of a schedule now. It has no tick, and waits for holds and limits as any job does.
+    /// Enqueues a job of a schedule now, if `may_enqueue` is true of its task. It has no tick, and waits for holds and limits as any
+    /// job does.
     ///
     /// # Errors
     ///
-    /// Returns [`ScheduleError::Unknown`] if there is no such schedule, `Rejected` and `NotRun` if no job is enqueued, and `Store`
+    /// Returns [`ScheduleError::Unknown`] if there is no such schedule, `MayNotEnqueue`, `Rejected` and `NotRun` if no job is enqueued, and `Store`
     /// if the store failed; after [`StoreError::Unknown`] a job may have been enqueued.
-    pub async fn run_schedule(&self, id: ScheduleId, by: Author) -> Result<JobId, ScheduleError> {
+    pub async fn run_schedule(
+        &self,
+        id: ScheduleId,
+        by: Author,
+        may_enqueue: &(dyn Fn(&TaskName) -> bool + Sync),
+    ) -> Result<JobId, ScheduleError> {
         for _ in 0..RUN_TRIES {
             let schedules = self.schedules_view();
-            let (firing, job) = schedules.run(&id, &by).await?;
+            let (firing, job) = schedules.run(&id, &by, may_enqueue).await?;
             let full = |full: crate::queue_bounds::QueueFull| ScheduleError::NotRun(full.to_string());
             let _places = self.0.bounds.reserve(places(std::slice::from_ref(&job))).await.map_err(full)?;
             let limits = if schedules.view.has_group(&job.lane.group) {

@@ -13,13 +13,14 @@ fn cron(expression: &str, zone: &str) -> Timing {
 
 /// Returns the ticks from `from` on, up to `until`.
 fn ticks(timing: &Timing, from: Timestamp, until: Timestamp) -> Vec<Timestamp> {
-    let next = |after: &Timestamp| next_tick(timing, *after).filter(|at| *at <= until);
+    let times = Times::of(timing, from).unwrap();
+    let next = |after: &Timestamp| times.next(*after).ok().filter(|at| *at <= until);
     std::iter::successors(next(&from), next).collect()
 }
 
 /// Finds the ticks by looking at every minute of real time: what the clock shows then, and which times it skipped just before.
 fn slowly(expression: &str, zone: &str, from: Timestamp, until: Timestamp) -> Vec<Timestamp> {
-    let times = CronTimes::new(expression, zone).unwrap();
+    let times = CronTimes::new(expression, zone, from).unwrap();
     let minute = SignedDuration::from_mins(1);
     let shown = |instant: Instant| times.zone.to_datetime(instant);
     let is_named = |time: DateTime| times.cron.is_time_matching(&time).unwrap();
@@ -148,8 +149,9 @@ fn hours_with_a_star_and_intervals_follow_real_time() {
         assert!(found.windows(2).all(|pair| pair[1].since(pair[0]) == Duration::from_secs(3600)));
     }
     let every = Timing::Every(Duration::from_secs(900));
-    assert_eq!(next_tick(&every, at("2026-03-29T00:07:00Z")), Some(at("2026-03-29T00:15:00Z")));
-    assert_eq!(next_tick(&every, at("2026-03-29T00:15:00Z")), Some(at("2026-03-29T00:30:00Z")));
+    let every = Times::of(&every, at("2026-03-29T00:00:00Z")).unwrap();
+    assert_eq!(every.next(at("2026-03-29T00:07:00Z")), Ok(at("2026-03-29T00:15:00Z")));
+    assert_eq!(every.next(at("2026-03-29T00:15:00Z")), Ok(at("2026-03-29T00:30:00Z")));
 }
 
 #[test]
@@ -170,6 +172,36 @@ fn times_that_are_no_times_are_refused_with_what_is_expected() {
         check_timing(&cron(good, "europe/berlin"), now).unwrap();
     }
     assert_eq!(zone_name("europe/berlin"), Ok("Europe/Berlin"));
+}
+
+#[test]
+fn days_that_must_match_both_are_refused_since_their_moments_are_decades_apart() {
+    let error = check_timing(&cron("0 0 29 2 +MON", "UTC"), at("2026-06-01T00:00:00Z")).unwrap_err();
+    assert!(error.to_string().contains("expected no `+`"), "{error}");
+}
+
+#[test]
+fn a_search_ends_at_the_horizon() {
+    let now = at("2026-06-01T00:00:00Z");
+    for never in ["0 0 31 2,4,6,9,11 *", "0 0 30 2 *", "59 23 30,31 2 *"] {
+        let Timing::Cron { expression, zone } = cron(never, "UTC") else { unreachable!() };
+        let times = CronTimes::new(&expression, &zone, now).unwrap();
+        assert_eq!(times.until, 2035);
+        let years = times.cron.pattern.years.get_set_values(ALL_BIT);
+        assert_eq!(years.last(), Some(&2035), "{never}: croner looks at the days of no later year");
+        assert_eq!(times.next(now), None);
+    }
+    // The same expression is read anew for a later time.
+    let later = at("2040-01-01T00:00:00Z");
+    for (from, leap) in [(now, "2028-02-29T00:00:00Z"), (later, "2040-02-29T00:00:00Z")] {
+        assert_eq!(Times::of(&cron("0 0 29 2 *", "UTC"), from).unwrap().next(from), Ok(at(leap)));
+    }
+}
+
+#[test]
+fn a_zone_that_this_host_does_not_know_is_an_error_and_no_end() {
+    let unknown = cron("0 3 * * *", "Europe/Atlantis");
+    assert!(matches!(Times::of(&unknown, at("2026-06-01T00:00:00Z")), Err(TimingError::Zone { .. })));
 }
 
 #[test]
@@ -199,7 +231,8 @@ fn the_next_moments_say_how_the_clock_touches_them() {
     };
     let mut schedule = Schedule::new("nightly".parse().unwrap(), spec, at("2026-03-27T12:00:00Z"));
     let timing = schedule.spec.timing.clone();
-    schedule.reschedule(at("2026-03-27T12:00:00Z"), &mut |after| next_tick(&timing, after));
+    let times = Times::of(&timing, at("2026-03-27T12:00:00Z")).unwrap();
+    schedule.reschedule(at("2026-03-27T12:00:00Z"), &mut |after| times.next(after).ok());
     let moments = next_moments(&schedule);
     let texts: Vec<(&str, Option<ClockChange>)> =
         moments.iter().map(|moment| (moment.local.as_str(), moment.change)).collect();

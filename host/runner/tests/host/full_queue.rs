@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use wharf_core::author::Author;
-use wharf_core::ids::JobId;
+use wharf_core::bounds;
+use wharf_core::ids::{JobId, ScheduleId};
 use wharf_core::job::StateName;
 use wharf_core::rollcall::{Answer, Mode};
+use wharf_core::schedule::{MissedPolicy, OverlapPolicy, ScheduleSpec, Timing};
 use wharf_runner::{Broadcast, ChangeError, EnqueueError, Enqueued, Notice, QueueFull, Request};
 
 use crate::setup::{LONG, Running, Setup, component, memory, order};
@@ -136,4 +138,39 @@ async fn a_large_payload_finds_its_job_by_its_token_when_the_plugin_is_gone() {
     running.until_notified("it was retired", |notice| matches!(notice, Notice::PluginRetired { .. })).await;
     assert_eq!(running.host.enqueue(vec![large("\n", "a")]).await.unwrap(), [Enqueued::Duplicate(id)]);
     assert!(running.host.enqueue(vec![large("", "b")]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_stays_due_while_the_queue_is_full() {
+    let running = Setup::new().with(&["villain"]).granting("villain", "waiting-max = 1").start(memory()).await;
+    let waits = running.enqueue(later()).await;
+    let spec = ScheduleSpec {
+        task: "villain/do".parse().unwrap(),
+        payload: br#"{"do":"echo"}"#.as_slice().into(),
+        key: None,
+        priority: 0,
+        timing: Timing::Every(Duration::from_secs(1)),
+        missed: MissedPolicy::All,
+        window: bounds::SCHEDULE_WINDOW_DEFAULT,
+        overlap: OverlapPolicy::Allow,
+        spread: Duration::ZERO,
+        pause_after: None,
+    };
+    let id: ScheduleId = "tick".parse().unwrap();
+    let (first, _) = running.host.put_schedule(id.clone(), spec, Author::anyone()).await.unwrap();
+    // It was due for seconds, and nothing became of its ticks.
+    while running.host.now() < first.next_at.unwrap() + Duration::from_secs(3) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let stored = running.host.schedule(id.clone()).await.unwrap().unwrap();
+    assert_eq!((stored.next_at, stored.fired, stored.skipped, stored.missed), (first.next_at, 0, 0, 0));
+    running.host.cancel(waits, Author::anyone()).await.unwrap();
+    loop {
+        let stored = running.host.schedule(id.clone()).await.unwrap().unwrap();
+        if stored.fired >= 3 {
+            assert_eq!((stored.recent[0].tick, stored.skipped, stored.missed), (first.next_at.unwrap(), 0, 0));
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

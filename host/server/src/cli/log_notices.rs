@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 use wharf_core::outcome::OutcomeKind;
-use wharf_core::schedule::TickOutcome;
+use wharf_core::schedule::{TickOutcome, is_told};
 use wharf_runner::{AttemptEnded, BroadcastEnded, Notice};
 
 use super::log::Log;
@@ -87,17 +87,23 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
             let (changed, skipped) = (operation.changed, operation.skipped);
             info!(operation = %operation.id, act = %operation.act, state, changed, skipped, reason, "bulk operation ended");
         }
-        Notice::ScheduleTicked { schedule, ticks } => {
-            for tick in ticks {
+        Notice::ScheduleTicked { schedule, ticks, in_a_row } => {
+            for (place, tick) in ticks.iter().enumerate() {
+                let in_a_row = if place + 1 == ticks.len() { *in_a_row } else { tick.count };
                 let (outcome, at) = (tick.outcome.as_str(), format!("{:.0}", Moment(tick.tick).date()));
                 let job = tick.job.map(|job| job.to_string());
                 if tick.outcome == TickOutcome::Fired {
                     debug!(%schedule, tick = at, job, "schedule fired");
+                } else if !is_told(in_a_row, tick.count) {
+                    debug!(%schedule, tick = at, in_a_row, outcome, job, "no job was enqueued at a tick of a schedule");
                 } else {
                     let reason = Some(tick.reason.as_str()).filter(|reason| !reason.is_empty());
-                    warn!(%schedule, tick = at, count = tick.count, outcome, job, reason, "no job was enqueued at a tick of a schedule");
+                    warn!(%schedule, tick = at, count = tick.count, in_a_row, outcome, job, reason, "no job was enqueued at a tick of a schedule");
                 }
             }
+        }
+        Notice::ScheduleUnreadable { schedule, why } => {
+            warn!(%schedule, "this host cannot work out the moments of a schedule, and leaves it to other hosts: {why}")
         }
         Notice::ScheduleTired { schedule, reason } => warn!(%schedule, "schedule paused: {reason}"),
         Notice::ScheduleChanged { schedule, act, by } => {

@@ -88,10 +88,17 @@ pub(crate) async fn remove(
 /// Enqueues a job of a schedule at once.
 pub(crate) async fn run(
     State(host): State<Host>,
+    access: Access,
     RequestAuthor(by): RequestAuthor,
     Path(id): Path<String>,
 ) -> Result<Json<ScheduleRun>, Problem> {
-    let job = host.run_schedule(schedule_id(&id)?, by).await.map_err(refused)?;
+    let run = host.run_schedule(schedule_id(&id)?, by, &|task| access.enqueues(task)).await;
+    let job = run.map_err(|error| match error {
+        ScheduleError::MayNotEnqueue(task) => {
+            forbidden(&access, &format!("enqueue:{task}")).hint("the schedule enqueues its jobs")
+        }
+        other => refused(other),
+    })?;
     Ok(Json(ScheduleRun { job: job.to_string() }))
 }
 
@@ -174,6 +181,7 @@ fn refused(error: ScheduleError) -> Problem {
         ScheduleError::Unknown(_) => Problem::new(Kind::SCHEDULE_UNKNOWN, text),
         ScheduleError::InFile(_) => Problem::new(Kind::SCHEDULE_IN_FILE, text),
         ScheduleError::TooMany => Problem::new(Kind::TOO_MANY_SCHEDULES, text),
+        ScheduleError::MayNotEnqueue(_) => Problem::new(Kind::FORBIDDEN, text),
         ScheduleError::NotRun(_) => Problem::new(Kind::SCHEDULE_NOT_RUN, text),
     }
 }

@@ -25,6 +25,11 @@ impl ScheduleMap {
         found
     }
 
+    /// Returns the moment of the first schedule that is not due.
+    pub(super) fn next_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.schedules.values().filter_map(|schedule| schedule.next_at).filter(|at| *at > now).min()
+    }
+
     /// Writes a schedule that has the version that was expected.
     pub(super) fn write(&mut self, write: &ScheduleWrite) -> ScheduleWritten {
         if self.schedules.get(&write.id).map(|schedule| schedule.version) != write.expected {

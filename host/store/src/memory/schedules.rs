@@ -26,6 +26,12 @@ impl MemoryQueue {
         for (place, tick) in firing.ticks.iter().enumerate().take(results.run.ticks()) {
             match (results.run.step(place), &tick.job) {
                 (TickStep::Skip(skip), _) => results.run.skipped(place, skip),
+                (TickStep::MakeRoom { replaced, cancelled }, _) => {
+                    for (id, event) in make_room(&replaced, &cancelled) {
+                        self.apply(id, event, now).expect("it waits or runs");
+                    }
+                    results.made_room(replaced, cancelled);
+                }
                 (TickStep::Insert { replaced, cancelled }, Ok(job)) => {
                     for (id, event) in make_room(&replaced, &cancelled) {
                         self.apply(id, event, now).expect("it waits or runs");
@@ -75,7 +81,7 @@ impl ScheduleStore for MemoryStore {
             |one: &&&Schedule| after.as_ref().is_none_or(|(at, id)| (one.next_at, &one.id) > (Some(*at), id));
         let due = queue.schedules.in_order(|at| at <= now);
         let due = due.iter().filter(is_after).take(max.clamp(1, bounds::PAGE_MAX) as usize);
-        let next_at = queue.schedules.in_order(|at| at > now).first().and_then(|schedule| schedule.next_at);
+        let next_at = queue.schedules.next_at(now);
         Ok(DueSchedules { due: due.map(|schedule| (*schedule).clone()).collect(), next_at })
     }
 

@@ -70,7 +70,8 @@ impl WriteResult {
             WriteResult::Inserted(_) | WriteResult::Recorded(_) | WriteResult::Done | WriteResult::Hold(_) => true,
             WriteResult::StepTaken(taken) => taken.is_some(),
             WriteResult::SchedulesFired(fired) => fired.iter().any(Option::is_some),
-            WriteResult::HoldsDeleted(_) | WriteResult::Operation(_) | WriteResult::SchedulesWritten(_) => false,
+            WriteResult::SchedulesWritten(written) => written.contains(&ScheduleWritten::Written),
+            WriteResult::HoldsDeleted(_) | WriteResult::Operation(_) => false,
         }
     }
 }
@@ -124,6 +125,15 @@ impl WriteRequest {
             WriteRequest::Record(events, _) => events.iter().map(|(_, event)| event.bytes()).sum(),
             WriteRequest::FireSchedules(firings, _) => fired_jobs(firings).map(|job| job.payload.len()).sum(),
             _ => 0,
+        }
+    }
+
+    /// Returns the IDs of the schedules that it changes.
+    pub(super) fn schedules(&self) -> Vec<&str> {
+        match self {
+            WriteRequest::WriteSchedules(writes) => writes.iter().map(|write| write.id.as_str()).collect(),
+            WriteRequest::FireSchedules(firings, _) => firings.iter().map(|firing| firing.id.as_str()).collect(),
+            _ => Vec::new(),
         }
     }
 

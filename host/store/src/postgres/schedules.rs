@@ -207,8 +207,14 @@ impl PostgresLedger<'_> {
         self.session.query(&text, &args).await.map(drop)
     }
 
-    /// Writes schedules whose versions are as expected. Rows are locked in the order of their IDs, so that transactions wait for
-    /// each other and never in a circle.
+    /// Locks the rows of all schedules of a transaction in the order of their IDs: transactions wait for each other and never in a
+    /// circle, however their requests came together.
+    pub(super) async fn lock_schedules(&self, ids: &[&str]) -> Result<(), SessionError> {
+        let text = "SELECT FROM $schema.schedules WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+        self.session.query_if(ids.len() > 1, text, &[(&ids, Type::TEXT_ARRAY)]).await.map(drop)
+    }
+
+    /// Writes schedules whose versions are as expected.
     pub(super) async fn write_schedules(&self, writes: &[ScheduleWrite]) -> Result<Vec<ScheduleWritten>, SessionError> {
         let creates = writes.iter().any(|write| write.expected.is_none());
         let mut count = 0;
@@ -297,6 +303,12 @@ impl PostgresLedger<'_> {
         for (place, tick) in firing.ticks.iter().enumerate().take(results.run.ticks()) {
             match (results.run.step(place), &tick.job) {
                 (TickStep::Skip(skip), _) => results.run.skipped(place, skip),
+                (TickStep::MakeRoom { replaced, cancelled }, _) => {
+                    for (id, event) in make_room(&replaced, &cancelled) {
+                        self.apply(id, &event).await?.map_err(|refusal| DamagedData::refused(id, refusal))?;
+                    }
+                    results.made_room(replaced, cancelled);
+                }
                 (TickStep::Insert { replaced, cancelled }, Ok(job)) => {
                     for (id, event) in make_room(&replaced, &cancelled) {
                         self.apply(id, &event).await?.map_err(|refusal| DamagedData::refused(id, refusal))?;

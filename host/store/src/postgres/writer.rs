@@ -310,6 +310,8 @@ async fn run(
     let started =
         started.map_err(|error| if has_prepared { SessionError::PreparedLost(Box::new(error)) } else { error });
     let mut ledger = started.map_err(rolled_back)?;
+    let schedules: Vec<&str> = requests.iter().flat_map(|request| request.schedules()).collect();
+    ledger.lock_schedules(&schedules).await.map_err(rolled_back)?;
     let mut results = Vec::with_capacity(requests.len());
     for request in requests {
         results.push(apply(&mut ledger, &mut state.reopened, request).await.map_err(rolled_back)?);

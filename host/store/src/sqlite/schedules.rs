@@ -196,6 +196,12 @@ impl SqliteLedger<'_> {
         for (place, tick) in firing.ticks.iter().enumerate().take(results.run.ticks()) {
             match (results.run.step(place), &tick.job) {
                 (TickStep::Skip(skip), _) => results.run.skipped(place, skip),
+                (TickStep::MakeRoom { replaced, cancelled }, _) => {
+                    for (id, event) in make_room(&replaced, &cancelled) {
+                        self.apply(id, &event, now)?.map_err(|refusal| DamagedData::refused(id, refusal))?;
+                    }
+                    results.made_room(replaced, cancelled);
+                }
                 (TickStep::Insert { replaced, cancelled }, Ok(job)) => {
                     for (id, event) in make_room(&replaced, &cancelled) {
                         self.apply(id, &event, now)?.map_err(|refusal| DamagedData::refused(id, refusal))?;

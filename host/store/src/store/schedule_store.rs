@@ -139,6 +139,13 @@ impl<'f> FiringResults<'f> {
         self.cancel_requested.extend(cancelled);
     }
 
+    /// Records that room was made for a job that is not inserted yet.
+    pub(crate) fn made_room(&mut self, replaced: Vec<JobId>, cancelled: Vec<JobId>) {
+        self.run.made_room(&replaced, &cancelled);
+        self.replaced.extend(replaced);
+        self.cancel_requested.extend(cancelled);
+    }
+
     pub(crate) fn end(self) -> ScheduleFired {
         let FiringResults { run, inserted, replaced, cancel_requested } = self;
         ScheduleFired { fired: run.end(), inserted, replaced, cancel_requested }

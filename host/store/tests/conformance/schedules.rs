@@ -142,12 +142,13 @@ fn who_saw_another_version_writes_nothing() {
     on_every_store(|stage| async move {
         let first = add(&stage, "nightly", spec()).await;
         assert_eq!(write(&stage, &first, None).await, ScheduleWritten::Stale, "it exists");
-        let second = Schedule { version: 2, fired: 7, ..first.clone() };
-        assert_eq!(write(&stage, &second, Some(1)).await, ScheduleWritten::Written);
-        assert_eq!(write(&stage, &second, Some(1)).await, ScheduleWritten::Stale);
+        let (one, two) = (Some(first.version), Some(first.version + 1));
+        let second = Schedule { version: first.version + 1, fired: 7, ..first.clone() };
+        assert_eq!(write(&stage, &second, one).await, ScheduleWritten::Written);
+        assert_eq!(write(&stage, &second, one).await, ScheduleWritten::Stale);
         let act = || Some(NewAct::of_schedule(Author::token("ann"), ActKind::ScheduleRemoved, &first, ""));
         let delete = |expected| ScheduleWrite { id: id("nightly"), expected, schedule: None, act: act() };
-        let written = stage.store.write_schedules(vec![delete(Some(1)), delete(Some(2))]).await.unwrap();
+        let written = stage.store.write_schedules(vec![delete(one), delete(two)]).await.unwrap();
         assert_eq!(written, [ScheduleWritten::Stale, ScheduleWritten::Written]);
         assert_eq!(stage.store.schedule(id("nightly")).await.unwrap(), None);
         let acts = stage.store.acts(ActFilter { max: 10, ..ActFilter::default() }).await.unwrap().acts;
@@ -170,7 +171,7 @@ fn a_firing_sets_the_next_moment_and_inserts_the_job_once() {
         assert_eq!(job.token, tick_token(&first.id, first.next_at.unwrap()));
         let stored = stage.store.schedule(id("nightly")).await.unwrap().unwrap();
         assert_eq!(stored, fired.fired.schedule);
-        assert_eq!((stored.fired, stored.version, stored.last_tick), (1, 2, first.next_at));
+        assert_eq!((stored.fired, stored.version, stored.last_tick), (1, first.version + 1, first.next_at));
         assert_eq!((stored.open.as_slice(), stored.next_at), ([job.id].as_slice(), Some(stage.clock_in(60))));
         // Another host decided on the same firing.
         assert_eq!(fire(&stage, decided).await, None);
@@ -186,8 +187,9 @@ fn a_tick_whose_token_is_known_has_no_second_job() {
         let first = add(&stage, "nightly", spec()).await;
         let fired = fire_next(&stage, "nightly").await;
         // The clock was ahead, and the next moment is worked out anew.
-        let again = Schedule { version: 3, ..Schedule { next_at: first.next_at, ..fired.fired.schedule.clone() } };
-        assert_eq!(write(&stage, &again, Some(2)).await, ScheduleWritten::Written);
+        let version = first.version + 2;
+        let again = Schedule { version, ..Schedule { next_at: first.next_at, ..fired.fired.schedule.clone() } };
+        assert_eq!(write(&stage, &again, Some(version - 1)).await, ScheduleWritten::Written);
         let twice = fire_next(&stage, "nightly").await;
         let tick = twice.fired.ticks.last().unwrap();
         assert_eq!((tick.outcome, tick.job), (TickOutcome::Duplicate, Some(job_of(&fired))));
@@ -196,54 +198,112 @@ fn a_tick_whose_token_is_known_has_no_second_job() {
     });
 }
 
+/// Ends a running job.
+async fn end(stage: &Stage, job: JobId) {
+    let attempt = stage.seen(job).await.job.status.attempt;
+    let (output, usage) = (b"".as_slice().into(), crate::stage::usage());
+    let end = wharf_core::lifecycle::Event::Succeeded { attempt, output, children: vec![], changes: None, usage };
+    stage.record(job, end).await.unwrap();
+}
+
 #[test]
-fn overlapping_ticks_are_skipped_queued_or_replace_as_their_policy_says() {
+fn overlapping_ticks_are_skipped_wait_or_replace_as_their_policy_says() {
     on_every_store(|stage| async move {
-        for (name, overlap) in
-            [("skip", OverlapPolicy::Skip), ("queue", OverlapPolicy::QueueOne), ("replace", OverlapPolicy::Replace)]
-        {
-            add(&stage, name, ScheduleSpec { overlap, ..spec() }).await;
-            let running = job_of(&fire_next(&stage, name).await);
-            assert_eq!(stage.claim_one().await.lease.job, running);
-            let second = fire_next(&stage, name).await;
-            let third = fire_next(&stage, name).await;
-            let outcome = |fired: &ScheduleFired| fired.fired.ticks.last().unwrap().outcome;
-            match overlap {
-                OverlapPolicy::Skip => {
-                    assert_eq!((outcome(&second), job_of(&second)), (TickOutcome::Overlap, running));
-                    assert_eq!(outcome(&third), TickOutcome::Overlap);
-                    assert_eq!(third.fired.schedule.skipped, 2);
-                }
-                OverlapPolicy::QueueOne => {
-                    assert_eq!(third.replaced, [job_of(&second)]);
-                    assert_eq!(stage.state(job_of(&second)).await, StateName::Cancelled);
-                    assert_eq!(third.fired.schedule.open, [running, job_of(&third)]);
-                    assert_eq!(stage.state(running).await, StateName::Running);
-                }
-                _ => {
-                    assert_eq!(second.cancel_requested, [running]);
-                    assert!(stage.seen(running).await.job.status.cancel_requested);
-                    assert_eq!(
-                        (third.replaced.as_slice(), third.cancel_requested.len()),
-                        ([job_of(&second)].as_slice(), 0)
-                    );
-                }
-            }
-            for leased in stage.claim(10).await {
-                stage.succeed(&leased).await.unwrap();
-            }
-            // What runs ends, too, so that the next policy begins with an empty queue.
-            let status = stage.seen(running).await.job.status;
-            let usage = crate::stage::usage();
-            let end = wharf_core::lifecycle::Event::Succeeded {
-                attempt: status.attempt,
-                output: b"".as_slice().into(),
-                children: vec![],
-                changes: None,
-                usage,
-            };
-            stage.record(running, end).await.unwrap();
+        add(&stage, "skip", ScheduleSpec { overlap: OverlapPolicy::Skip, ..spec() }).await;
+        let running = job_of(&fire_next(&stage, "skip").await);
+        stage.claim_one().await;
+        for skipped in 1..3 {
+            let fired = fire_next(&stage, "skip").await;
+            assert_eq!((fired.fired.ticks[0].outcome, job_of(&fired)), (TickOutcome::Overlap, running));
+            assert_eq!(fired.fired.schedule.skipped, skipped);
         }
+        end(&stage, running).await;
+
+        for overlap in [OverlapPolicy::QueueOne, OverlapPolicy::Replace] {
+            let name = overlap.as_str();
+            add(&stage, name, ScheduleSpec { overlap, ..spec() }).await;
+            // A job that has not begun gives way to the next one.
+            let waiting = job_of(&fire_next(&stage, name).await);
+            let fired = fire_next(&stage, name).await;
+            assert_eq!(fired.replaced, [waiting]);
+            let running = job_of(&fired);
+            assert_eq!(stage.claim_one().await.lease.job, running);
+
+            // While one runs, the tick stays due, and no second one can be claimed although nothing limits the lane.
+            let before = fired.fired.schedule;
+            let held = fire(&stage, firing(&stage, &before)).await;
+            let stored = stage.store.schedule(id(name)).await.unwrap().unwrap();
+            assert_eq!((stored.next_at, stored.fired), (before.next_at, 2));
+            assert!(stage.claim(10).await.is_empty(), "{name}");
+            let requested = stage.seen(running).await.job.status.cancel_requested;
+            match overlap {
+                OverlapPolicy::QueueOne => assert_eq!((held, requested, &stored), (None, false, &before)),
+                _ => assert_eq!((held.unwrap().cancel_requested, requested), (vec![running], true)),
+            }
+            // Asked again, nothing changes.
+            assert_eq!(fire(&stage, firing(&stage, &stored)).await, None);
+
+            // A newer tick takes its place, and has its job once the one that ran has ended.
+            let mut both = firing(&stage, &stored);
+            let newer =
+                FiringTick { tick: Some(stored.next_at.unwrap() + MINUTE), job: Ok(stage.new_job(COUNT, "acme")) };
+            both.ticks.push(newer);
+            let fired = fire(&stage, both).await.unwrap();
+            let tick = &fired.fired.ticks[0];
+            assert_eq!(
+                (tick.outcome, tick.job, fired.fired.schedule.skipped),
+                (TickOutcome::Overlap, Some(running), 1)
+            );
+            assert_eq!(fired.fired.schedule.next_at, Some(stored.next_at.unwrap() + MINUTE));
+            end(&stage, running).await;
+            let last = job_of(&fire_next(&stage, name).await);
+            assert_eq!(stage.claim_one().await.lease.job, last);
+            end(&stage, last).await;
+        }
+    });
+}
+
+#[test]
+fn the_job_of_a_tick_that_replaces_others_is_not_discarded_for_them() {
+    on_every_store(|stage| async move {
+        let stage = stage.limit(COUNT, at_most(1, None));
+        for overlap in [OverlapPolicy::QueueOne, OverlapPolicy::Replace] {
+            let name = overlap.as_str();
+            add(&stage, name, ScheduleSpec { overlap, ..spec() }).await;
+            let discarding = |schedule: &Schedule| {
+                let mut decided = firing(&stage, schedule);
+                let (tick, job) = (decided.ticks[0].tick.unwrap(), decided.ticks[0].job.clone().unwrap());
+                let job = NewJob { on_conflict: OnConflict::Discard, ..job };
+                decided.ticks[0].job = Ok(schedule.job_of_tick(job, tick));
+                decided
+            };
+            let stored = async || stage.store.schedule(id(name)).await.unwrap().unwrap();
+            // The lane is full: somebody else's job runs in it.
+            let other = stage.add(COUNT, "acme").await;
+            assert_eq!(stage.claim_one().await.lease.job, other);
+            let first = fire(&stage, discarding(&stored().await)).await.unwrap();
+            let second = fire(&stage, discarding(&stored().await)).await.unwrap();
+            assert_eq!(second.replaced, [job_of(&first)]);
+            assert_eq!(second.fired.ticks[0].outcome, TickOutcome::Fired);
+            assert_eq!(stage.state(job_of(&second)).await, StateName::Waiting);
+            end(&stage, other).await;
+            assert_eq!(stage.claim_one().await.lease.job, job_of(&second));
+            end(&stage, job_of(&second)).await;
+        }
+    });
+}
+
+#[test]
+fn a_firing_of_a_row_that_was_removed_does_not_fire_the_one_that_was_made_since() {
+    on_every_store(|stage| async move {
+        let old = add(&stage, "nightly", spec()).await;
+        let decided = firing(&stage, &old);
+        let delete = ScheduleWrite { id: id("nightly"), expected: Some(old.version), schedule: None, act: None };
+        assert_eq!(stage.store.write_schedules(vec![delete]).await.unwrap(), [ScheduleWritten::Written]);
+        stage.pass(SECOND);
+        let new = add(&stage, "nightly", ScheduleSpec { priority: 9, ..spec() }).await;
+        assert_eq!(fire(&stage, decided).await, None);
+        assert_eq!(stage.store.schedule(id("nightly")).await.unwrap(), Some(new));
     });
 }
 
@@ -275,7 +335,8 @@ fn failures_in_a_row_pause_a_schedule_with_an_act() {
             stage.record(leased.lease.job, failed(leased.lease.attempt, None)).await.unwrap();
         }
         let paused = fire_next(&stage, "nightly").await;
-        assert!(paused.fired.paused && paused.fired.ticks.is_empty());
+        assert!(paused.fired.paused);
+        assert_eq!((paused.fired.ticks.len(), paused.fired.ticks[0].outcome), (1, TickOutcome::Paused));
         assert_eq!(paused.fired.schedule.next_at, None);
         assert_eq!(stage.claim(10).await.len(), 0);
         let acts = stage.store.acts(ActFilter { max: 10, ..ActFilter::default() }).await.unwrap().acts;
@@ -294,7 +355,9 @@ fn an_operators_run_is_an_act_and_moves_nothing() {
         assert_eq!(fired.fired.schedule.next_at, first.next_at);
         let acts = stage.store.acts(ActFilter { max: 10, ..ActFilter::default() }).await.unwrap().acts;
         assert_eq!((acts[0].kind, acts[0].author.name()), (ActKind::ScheduleRun, Some("ann")));
-        assert!(acts[0].detail.contains(&job_of(&fired).to_string()));
+        let run = fired.fired.run.as_ref().and_then(|run| run.job).unwrap();
+        assert!(acts[0].detail.contains(&run.to_string()));
+        assert_eq!((fired.fired.schedule.fired, fired.fired.schedule.open.len()), (0, 0), "it is no tick");
     });
 }
 
@@ -356,7 +419,7 @@ fn of_two_hosts_that_fire_at_once_one_does() {
     block_on(async {
         let address = shared_address();
         let (one, other) = (Stage::at(&address).await, Stage::at(&address).await);
-        add(&one, "race", spec()).await;
+        let first = add(&one, "race", spec()).await;
         for round in 0..20 {
             let stored = one.store.schedule(id("race")).await.unwrap().unwrap();
             let (first, second) =
@@ -365,7 +428,7 @@ fn of_two_hosts_that_fire_at_once_one_does() {
             assert_eq!([&first, &second].iter().filter(|fired| fired.is_some()).count(), 1, "in round {round}");
         }
         let stored = other.store.schedule(id("race")).await.unwrap().unwrap();
-        assert_eq!((stored.fired, stored.version), (20, 21));
+        assert_eq!((stored.fired, stored.version), (20, first.version + 20));
         let jobs = one.store.jobs(wharf_store::JobFilter { max: 100, ..Default::default() }).await.unwrap().jobs;
         let of_race =
             jobs.iter().filter(|job| job.token.as_ref().is_some_and(|token| token.as_str().contains("race@")));

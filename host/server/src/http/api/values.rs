@@ -69,7 +69,7 @@ closed_sets! {
     OverlapPolicy { Allow, Skip, QueueOne, Replace, }
 
     /// Outcome of a tick: its job was enqueued, or why not.
-    TickOutcome { Fired, Missed, NoHost, Overlap, Held, LaneFull, Duplicate, Refused, }
+    TickOutcome { Fired, Missed, NoHost, Overlap, Held, LaneFull, Duplicate, Refused, Paused, }
 
     /// Change of the clock that touches a moment: the clock skips its time, or shows it twice.
     ClockChange { Skipped, Repeated, }
@@ -170,7 +170,7 @@ schedule_names! {
     MissedPolicy { Latest None All }
     OverlapPolicy { Allow Skip QueueOne Replace }
     ScheduleSource { Api File }
-    TickOutcome { Fired Missed NoHost Overlap Held LaneFull Duplicate Refused }
+    TickOutcome { Fired Missed NoHost Overlap Held LaneFull Duplicate Refused Paused }
 }
 
 impl From<StateName> for JobState {
