@@ -119,7 +119,8 @@ impl ScheduleSync {
             }
         }
         let is_stored = stored_files.iter().any(|(node, file)| *node == self.node && *file == digests);
-        if !gone.is_empty() || !is_stored && !(digests.is_empty() && stored_files.is_empty()) {
+        let has_files = !digests.is_empty() || !stored_files.is_empty();
+        if !gone.is_empty() || has_files && !is_stored {
             self.store.call(DOING, self.store.set_schedule_file(self.node, digests, gone)).await?;
         }
         let stored = self.stored(file).await?;

@@ -36,7 +36,7 @@ fn slowly(expression: &str, zone: &str, from: Timestamp, until: Timestamp) -> Ve
             let mut skipped = furthest + minute;
             while skipped < time {
                 is_tick |= is_named(skipped);
-                skipped = skipped + minute;
+                skipped += minute;
             }
         }
         furthest = furthest.max(time);
