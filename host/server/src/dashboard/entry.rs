@@ -177,9 +177,8 @@ fn access(dashboard: &Dashboard, headers: &HeaderMap, cookie: Option<&str>) -> R
 
 /// Returns true if a request has a token in its headers, right or wrong.
 fn is_bearer(headers: &HeaderMap) -> bool {
-    let scheme = |value: &HeaderValue| {
-        value.as_bytes().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
-    };
+    let scheme =
+        |value: &HeaderValue| value.as_bytes().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "));
     headers.get_all(header::AUTHORIZATION).iter().any(scheme)
 }
 
@@ -219,17 +218,19 @@ async fn visitor(
         true => Some(dashboard.pulse.latest(&dashboard.app.host).await),
         false => None,
     };
+    let now = dashboard.app.host.now();
     let author = access.as_ref().map(|access| author(parts, access, dashboard.app.proxy_authenticates));
     Visitor::new(Visit {
         author: author.unwrap_or_else(Author::anyone),
         mark: dashboard.keys.mark(cookie),
         has_cookie: access.is_some() && cookie.is_some() && dashboard.guard.asks_for_token(),
-        until: cookie.filter(|_| dashboard.guard.asks_for_token()).and_then(Keys::end_of),
+        // A cookie whose time is over opens nothing: the visitor came by another way.
+        until: cookie.and_then(Keys::end_of).filter(|until| *until >= now && dashboard.guard.asks_for_token()),
         is_safe: parts.method.is_safe(),
         access,
         base: base(parts.uri.path()),
         here: here(parts),
-        now: dashboard.app.host.now(),
+        now,
         reading,
     })
 }
@@ -283,9 +284,8 @@ mod tests {
 
     #[test]
     fn only_a_bearer_token_is_a_token() {
-        let with = |value: &'static str| {
-            HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(value))])
-        };
+        let with =
+            |value: &'static str| HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(value))]);
         assert!(is_bearer(&with("Bearer x")) && is_bearer(&with("bearer x")));
         assert!(!is_bearer(&with("Basic eDp5")) && !is_bearer(&with("")) && !is_bearer(&HeaderMap::new()));
     }

@@ -11,8 +11,8 @@ use wharf_runner::Host;
 
 use crate::http::api::{AttemptList, Job, JobState, Wait};
 use crate::http::bytes::harmless_headers;
-use crate::http::path::Path;
 use crate::http::jobs::{BytesOf, read_bytes};
+use crate::http::path::Path;
 use crate::http::problem::Problem;
 use crate::http::shared_bytes::SharedName;
 use crate::http::{attempts, encode, filter, job_lookup, jobs, memory};

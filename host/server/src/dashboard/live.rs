@@ -419,8 +419,11 @@ async fn job_events(dashboard: &Dashboard, visitor: &Visitor, id: JobId, batch: 
     if has_changed {
         match job::read(&dashboard.app.host, &visitor, id).await {
             Ok(seen) => {
-                let parts =
-                    [("top", job::top(&visitor, &seen)), ("middle", job::middle(&visitor, &seen)), ("end", job::end(&seen))];
+                let parts = [
+                    ("top", job::top(&visitor, &seen)),
+                    ("middle", job::middle(&visitor, &seen)),
+                    ("end", job::end(&seen)),
+                ];
                 events.extend(parts.iter().map(|(id, html)| Some(part(id, html))));
             }
             Err(problem) => is_broken |= problem.kind().status >= 500,

@@ -189,7 +189,7 @@ fn tasks(visitor: &Visitor, summary: &Summary) -> Markup {
                                         (line(&task.task))
                                     }
                                     @if task.held { span class="why" { "held" } }
-                                    @if task.waiting > 0 { span class="under wide" { (waits(task)) } }
+                                    @if task.waiting > 0 { span class="why" { (waits(task)) } span class="under" { (waits(task)) } }
                                 }
                                 td class="num" { (count(task.running)) }
                                 td class="num" { (count(task.waiting)) }
@@ -244,5 +244,32 @@ fn keys(visitor: &Visitor, summary: &Summary) -> Markup {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_says_why_its_jobs_wait() {
+        let said = |counts, oldest_ready_ms| {
+            let task = "a/b".to_owned();
+            let (minute, hour, wait, run) = (None, None, None, None);
+            waits(&TaskSummary {
+                task,
+                waiting: 9,
+                waits: counts,
+                oldest_ready_ms,
+                running: 0,
+                held: false,
+                minute,
+                hour,
+                wait,
+                run,
+            })
+        };
+        let counts = WaitCounts { ready: 3, blocked: 0, held: 10, delayed: 0, retrying: 0, more: true };
+        assert_eq!(said(counts, Some(120_000.0)), "3+ ready, the oldest for 2 m, 10+ held");
     }
 }

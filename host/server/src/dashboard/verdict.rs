@@ -31,7 +31,7 @@ pub(super) struct Verdict {
 /// The facts that a verdict is made of.
 pub(super) struct Signs<'s> {
     pub(super) summary: &'s Summary,
-    /// The plugins whose only version was refused, here and not loaded on any other host.
+    /// The plugins that this host refused and that no host has loaded.
     pub(super) refused: &'s [String],
     /// True if a hold is on all jobs.
     pub(super) all_held: bool,
