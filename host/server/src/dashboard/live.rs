@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, Uri};
+use axum::http::Uri;
 use futures_util::{Stream, StreamExt as _, stream};
 use maud::Markup;
 use serde::Serialize;
@@ -16,37 +16,30 @@ use wharf_core::find::{JobOrder, JobQuery};
 use wharf_core::ids::JobId;
 use wharf_core::job::Job as CoreJob;
 use wharf_core::time::Timestamp;
-use wharf_runner::JobUpdate;
 
 use crate::http::api::{Job, Moment};
 use crate::http::event_stream::{event, event_stream};
 use crate::http::path::Path;
 use crate::http::problem::Problem;
-use crate::http::{filter, job_lookup, memory};
+use crate::http::{filter, memory};
 
 use super::answer::Answer;
 use super::entry::Dashboard;
 use super::form::Form;
 use super::layout::{health_text, states, tone};
 use super::visitor::Visitor;
-use super::{broadcasts, job, job_log, job_row, nodes, operations, overview, plugins};
+use super::{broadcasts, job_row, nodes, operations, overview, plugins};
 
 /// The time between two looks at what may have changed.
 const LOOK: Duration = Duration::from_secs(1);
-/// The least time between two events of a stream.
-const PACE: Duration = Duration::from_millis(250);
-/// The number of log entries in one event.
-const BATCH: usize = 200;
 /// The number of newer jobs that are counted.
 const FRESH_MAX: u32 = 50;
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-
 /// A part of a page, by its ID.
 #[derive(Serialize)]
-struct Part<'p> {
-    id: &'p str,
-    html: String,
+pub(super) struct Part<'p> {
+    pub(super) id: &'p str,
+    pub(super) html: String,
 }
 
 /// The first event of every stream.
@@ -62,13 +55,13 @@ struct Fresh {
     more: bool,
 }
 
-fn part(id: &str, html: &Markup) -> Bytes {
+pub(super) fn part(id: &str, html: &Markup) -> Bytes {
     event("part", None, &Part { id, html: html.0.clone() })
 }
 
 /// Parts of a page that are sent only when they have changed.
 #[derive(Default)]
-struct Sent(HashMap<&'static str, String>);
+pub(super) struct Sent(HashMap<&'static str, String>);
 
 impl Sent {
     fn changed(&mut self, id: &'static str, html: &Markup) -> Option<Bytes> {
@@ -90,7 +83,7 @@ fn without_times(html: &str) -> String {
 }
 
 /// Returns the parts that every page has: the sentence of health, and the numbers of states.
-async fn common(dashboard: &Dashboard, visitor: &Visitor, page: &str, sent: &mut Sent) -> Vec<Bytes> {
+pub(super) async fn common(dashboard: &Dashboard, visitor: &Visitor, page: &str, sent: &mut Sent) -> Vec<Bytes> {
     if !visitor.sees_all() {
         return Vec::new();
     }
@@ -103,7 +96,11 @@ async fn common(dashboard: &Dashboard, visitor: &Visitor, page: &str, sent: &mut
 }
 
 /// Answers with a stream that begins with the mark of the visitor's forms: after a restart of the host, they have another.
-fn answer(dashboard: &Dashboard, visitor: &Visitor, events: impl Stream<Item = Bytes> + Send + 'static) -> Answer {
+pub(super) fn answer(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    events: impl Stream<Item = Bytes> + Send + 'static,
+) -> Answer {
     let hello = event("hello", None, &Hello { mark: &visitor.mark });
     let ended = visitor.access()?.end(dashboard.app.stopping.clone());
     let left = visitor.until.map(|until| until.since(dashboard.app.host.now()));
@@ -123,7 +120,10 @@ fn answer(dashboard: &Dashboard, visitor: &Visitor, events: impl Stream<Item = B
 }
 
 /// Calls `look` each second, and streams what it returns.
-fn every_second<S, F>(state: S, look: impl Fn(S) -> F + Send + 'static) -> impl Stream<Item = Bytes> + Send + 'static
+pub(super) fn every_second<S, F>(
+    state: S,
+    look: impl Fn(S) -> F + Send + 'static,
+) -> impl Stream<Item = Bytes> + Send + 'static
 where
     S: Send + 'static,
     F: Future<Output = (S, Vec<Bytes>)> + Send + 'static,
@@ -338,103 +338,6 @@ fn changed_rows(rows: &mut Rows, visitor: &Visitor, jobs: &[CoreJob]) -> Vec<Byt
     events
 }
 
-/// Streams one job: its log as it comes, and the rest when its state changes.
-pub(super) async fn one_job(
-    State(dashboard): State<Dashboard>,
-    visitor: Visitor,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Answer {
-    let id = job_lookup::job_id(&id)?;
-    job_lookup::check(&dashboard.app.host, &visitor.access()?, id).await?;
-    let form = Form::of_query(&uri)?;
-    let last = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok()?.parse().ok());
-    let after = last.or(form.number("after")?).unwrap_or_default();
-    let (held, who) = (dashboard.clone(), visitor.clone());
-    let news = dashboard.app.host.follow(id, after).map(News::of);
-    let updates = news.ready_chunks(BATCH).then(move |batch| {
-        let (dashboard, visitor) = (held.clone(), who.clone());
-        async move {
-            let events = job_events(&dashboard, &visitor, id, batch).await;
-            tokio::time::sleep(PACE).await;
-            stream::iter(events)
-        }
-    });
-    let (held, who) = (dashboard.clone(), visitor.clone());
-    let around = every_second(Sent::default(), move |mut sent| {
-        let (dashboard, visitor) = (held.clone(), who.clone());
-        async move {
-            let events = common(&dashboard, &visitor, "jobs/x", &mut sent).await;
-            (sent, events)
-        }
-    });
-    // Without an error, the follower ends after the final state, or where the job was deleted.
-    let updates = updates.flatten().chain(stream::iter([Some(event("end", None, &())), None]));
-    let all = stream::select(updates, around.map(Some));
-    answer(
-        &dashboard,
-        &visitor,
-        all.take_while(|event| std::future::ready(event.is_some())).filter_map(std::future::ready),
-    )
-}
-
-/// What a page is told of an update of its job. A line is cut when it comes: an entry may be long.
-enum News {
-    Line(u64, String),
-    State,
-    /// The store failed, and nothing follows.
-    Broken,
-}
-
-impl News {
-    fn of(update: Result<JobUpdate, wharf_store::StoreError>) -> News {
-        match update {
-            Ok(JobUpdate::Entry(entry)) => News::Line(entry.number, job_log::line(&entry).0),
-            Ok(JobUpdate::State(_)) => News::State,
-            Err(_) => News::Broken,
-        }
-    }
-}
-
-/// Returns the events of some news. `None` ends the stream without a word, so that the browser comes back and asks for what it has
-/// not got.
-async fn job_events(dashboard: &Dashboard, visitor: &Visitor, id: JobId, batch: Vec<News>) -> Vec<Option<Bytes>> {
-    let (mut lines, mut last, mut has_changed, mut is_broken) = (String::new(), None, false, false);
-    for news in batch {
-        match news {
-            News::Line(number, line) => {
-                lines.push_str(&line);
-                last = Some(number.to_string());
-            }
-            News::State => has_changed = true,
-            News::Broken => is_broken = true,
-        }
-    }
-    let mut events = Vec::new();
-    if let Some(last) = last {
-        events.push(Some(event("append", Some(&last), &Part { id: "log", html: lines })));
-    }
-    let visitor = visitor.on("jobs/x", dashboard.app.host.now());
-    if has_changed {
-        match job::read(&dashboard.app.host, &visitor, id).await {
-            Ok(seen) => {
-                let parts = [
-                    ("top", job::top(&visitor, &seen)),
-                    ("middle", job::middle(&visitor, &seen)),
-                    ("end", job::end(&seen)),
-                ];
-                events.extend(parts.iter().map(|(id, html)| Some(part(id, html))));
-            }
-            Err(problem) => is_broken |= problem.kind().status >= 500,
-        }
-    }
-    if is_broken {
-        events.push(None);
-    }
-    events
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -445,10 +348,5 @@ mod tests {
         let query = |text: &str| JobQuery::parse(text, now).expect("a query");
         assert!(since(query("state:failed"), from, now).is_some_and(|query| query.to_string().contains("since:1970-")));
         assert_eq!(since(query("since:2h"), from, now), None);
-    }
-
-    #[test]
-    fn an_error_of_the_store_is_not_an_end() {
-        assert!(matches!(News::of(Err(wharf_store::StoreError::Unknown("away".into()))), News::Broken));
     }
 }
