@@ -137,7 +137,7 @@ async fn read(host: &Host) -> Result<Known, StoreError> {
     let mut refused: Vec<String> = refused.filter(|id| catalog.plugin(id).is_none()).map(ToString::to_string).collect();
     if !refused.is_empty() {
         let nodes = host.nodes().await?;
-        let loaded = nodes.iter().flat_map(|node| &node.plugins).map(|plugin| plugin.id.to_string());
+        let loaded = nodes.iter().flat_map(|node| &node.plugins).map(|plugin| plugin.plugin.to_string());
         let loaded: HashSet<String> = loaded.collect();
         refused.retain(|id| !loaded.contains(id));
     }
