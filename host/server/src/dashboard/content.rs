@@ -54,22 +54,22 @@ fn is_svg(bytes: &[u8]) -> bool {
 }
 
 /// The beginning of some bytes, which is all that a page shows of them.
-pub(super) struct Start {
+pub(super) struct Beginning {
     head: Vec<u8>,
     shown: Shown,
     /// The number of all bytes.
     length: usize,
 }
 
-impl Start {
+impl Beginning {
     /// Copies how these bytes begin.
-    pub(super) fn of(bytes: &[u8]) -> Start {
-        Start { head: beginning(bytes).to_vec(), shown: Shown::of(bytes), length: bytes.len() }
+    pub(super) fn of(bytes: &[u8]) -> Beginning {
+        Beginning { head: beginning(bytes).to_vec(), shown: Shown::of(bytes), length: bytes.len() }
     }
 }
 
 /// Returns a section with bytes; `page` is the address of the bytes themselves.
-pub(super) fn section(title: &str, bytes: &Start, page: &str) -> Markup {
+pub(super) fn section(title: &str, bytes: &Beginning, page: &str) -> Markup {
     html! {
         section {
             header {
@@ -93,7 +93,7 @@ pub(super) fn section(title: &str, bytes: &Start, page: &str) -> Markup {
     }
 }
 
-fn text(title: &str, bytes: &Start) -> Markup {
+fn text(title: &str, bytes: &Beginning) -> Markup {
     let shown = &bytes.head;
     let text = String::from_utf8_lossy(shown);
     let is_json = bytes.shown == Shown::Json;
@@ -157,7 +157,7 @@ mod tests {
         );
         assert_eq!(Shown::of(b"\x89PNG\r\n\x1a\nrest"), Shown::Picture);
         let hostile = r#"{"<script>": "</pre><script>alert(1)</script>", "n": "\"<"}"#;
-        let page = section("Payload", &Start::of(hostile.as_bytes()), "x").into_string();
+        let page = section("Payload", &Beginning::of(hostile.as_bytes()), "x").into_string();
         assert!(!page.contains("<script") && page.contains("&lt;script&gt;"), "{page}");
     }
 
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn a_long_text_is_cut() {
         let long = "x".repeat(SHOWN_BYTES_MAX + 10);
-        let page = section("Result", &Start::of(long.as_bytes()), "x").into_string();
+        let page = section("Result", &Beginning::of(long.as_bytes()), "x").into_string();
         assert_eq!(Shown::of(&[b"[\"", long.as_bytes(), b"\"]"].concat()), Shown::Text, "JSON that is cut is text");
         assert_eq!(Shown::of(&[long.as_bytes(), b"\xff"].concat()), Shown::Text, "its beginning is text");
         let wide = "x".repeat(SHOWN_BYTES_MAX - 1) + "日本";

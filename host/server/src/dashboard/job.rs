@@ -18,10 +18,10 @@ use crate::http::shared_bytes::SharedName;
 use crate::http::{attempts, encode, filter, job_lookup, jobs, memory};
 
 use super::answer::{Answer, lead_to};
-use super::content::{self, Shown, Start};
+use super::content::{self, Beginning, Shown};
 use super::entry::Dashboard;
 use super::form::Form;
-use super::job_log::{self, Log};
+use super::job_log::{self, LogTail};
 use super::job_row::{headings, look, row};
 use super::layout::{Frame, Section, act, page, state};
 use super::text::{ago, brief, first_line, full, line, lines, size};
@@ -37,8 +37,8 @@ pub(super) struct Seen {
     document: Job,
     /// The number of entries of its log.
     entries: u64,
-    payload: Start,
-    result: Option<Start>,
+    payload: Beginning,
+    result: Option<Beginning>,
     attempts: AttemptList,
 }
 
@@ -49,8 +49,8 @@ pub(super) async fn read(host: &Host, visitor: &Visitor, id: JobId) -> Result<Se
         let _reading = memory::to_read_a_job(host.budget()).await;
         let view = job_lookup::whole_job(host, &access, id).await?;
         let job = &view.seen.job;
-        let result = job.result.as_ref().map(|result| Start::of(result));
-        (Job::in_event(&view), view.seen.entries, Start::of(&job.payload), result)
+        let result = job.result.as_ref().map(|result| Beginning::of(result));
+        (Job::in_event(&view), view.seen.entries, Beginning::of(&job.payload), result)
     };
     let attempts = attempts::of_seen_job(host, &access, id).await?;
     Ok(Seen { id, document, entries, payload, result, attempts })
@@ -79,7 +79,7 @@ async fn children(host: &Host, visitor: &Visitor, id: JobId) -> Result<Vec<CoreJ
     }
 }
 
-fn content(visitor: &Visitor, seen: &Seen, children: &[CoreJob], log: &Log) -> Markup {
+fn content(visitor: &Visitor, seen: &Seen, children: &[CoreJob], log: &LogTail) -> Markup {
     let id = seen.id;
     html! {
         div id="top" { (top(visitor, seen)) }

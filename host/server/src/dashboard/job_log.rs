@@ -24,7 +24,7 @@ const READ_MAX: Duration = Duration::from_secs(3);
 
 /// The last lines of a log.
 #[derive(Default)]
-pub(super) struct Log {
+pub(super) struct LogTail {
     /// Each line with the number of its entry.
     lines: VecDeque<(u64, Markup)>,
     /// The bytes of all lines.
@@ -33,7 +33,7 @@ pub(super) struct Log {
     is_whole: bool,
 }
 
-impl Log {
+impl LogTail {
     /// Adds a line, and drops the first ones if there are too many.
     fn push(&mut self, number: u64, line: Markup) {
         self.bytes += line.0.len();
@@ -52,8 +52,8 @@ impl Log {
 }
 
 /// Reads the last entries of a job whose log has this many.
-pub(super) async fn read(host: &Host, id: JobId, entries: u64) -> Log {
-    let mut log = Log { is_whole: entries == 0, ..Log::default() };
+pub(super) async fn read(host: &Host, id: JobId, entries: u64) -> LogTail {
+    let mut log = LogTail { is_whole: entries == 0, ..LogTail::default() };
     if entries == 0 {
         return log;
     }
@@ -76,7 +76,7 @@ pub(super) async fn read(host: &Host, id: JobId, entries: u64) -> Log {
 }
 
 /// Returns the section of a job's log.
-pub(super) fn section(log: &Log, entries: u64) -> Markup {
+pub(super) fn section(log: &LogTail, entries: u64) -> Markup {
     let left_out = log.lines.front().map_or(0, |(number, _)| number.saturating_sub(1));
     html! {
         section {
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_kept() {
-        let mut log = Log::default();
+        let mut log = LogTail::default();
         for number in 1..=3 {
             log.push(number, maud::PreEscaped("x".repeat(PAGE_BYTES_MAX / 2)));
         }
