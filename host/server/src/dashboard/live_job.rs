@@ -68,7 +68,7 @@ pub(super) async fn follow(
     )
 }
 
-/// What a page is told of an update of its job. Each line of a log is cut when the store gives it.
+/// News for the page of a job. Each line of its log is cut when the store gives it.
 enum News {
     Line(u64, String),
     State,
