@@ -148,6 +148,8 @@ fn each_act_has_its_effect() {
         all.find(|limit| limit["group"] == "words/count").expect("the group")["per_key"].clone()
     };
     assert_eq!(per_key(), 7);
+    let set = "return document.querySelector(\"[id='words/count'] input[name=per_key]\").value";
+    assert_eq!(browser.run(set), "7", "what is set is there, so that the next change keeps it");
     browser.click("[id='words/count'] button[name=clear]");
     eventually("the limit is the declared one", || (per_key() == 2).then_some(()));
 
@@ -380,6 +382,8 @@ fn a_token_sees_and_does_what_its_scopes_say() {
     };
     let (status, text) = page(&reader, &format!("/jobs/{own}"));
     assert!(status == 200 && !text.contains("/retry\"") && !text.contains("Audit"), "{text}");
+    let (_, text) = page(&reader, "/plugins/words");
+    assert!(text.contains("shown to a token that is `admin`"), "{text}");
     let (status, text) = page(&reader, "/limits");
     assert!(status == 200 && !text.contains("<form class=\"fields\""), "{text}");
     assert_eq!(page(&reader, "/audit").0, 403);
@@ -454,7 +458,8 @@ fn a_page_of_another_site_changes_nothing() {
     let host = Setup::default().plugin("words").token(TOKEN).start();
     let open = |site: &str| {
         let address = format!("{}/jobs", host.client().address());
-        let mut answer = agent.get(&address).header("sec-fetch-site", site).call().expect("an answer");
+        let link = agent.get(&address).header("sec-fetch-mode", "navigate").header("sec-fetch-dest", "document");
+        let mut answer = link.header("sec-fetch-site", site).call().expect("an answer");
         let location = answer.headers().get("location").map(|to| to.to_str().expect("text").to_owned());
         (answer.status().as_u16(), location, answer.body_mut().read_to_string().expect("text"))
     };
@@ -462,4 +467,14 @@ fn a_page_of_another_site_changes_nothing() {
     assert!(status == 200 && text.contains("http-equiv=\"refresh\"") && !text.contains("words"), "{text}");
     let (status, location, _) = open("same-origin");
     assert_eq!((status, location.as_deref()), (303, Some("./login?to=jobs")));
+
+    // A page of another site gets nothing to read, and holds no stream.
+    let fetched = agent.get(format!("{}/live/jobs", client.address())).header("sec-fetch-site", "cross-site").call();
+    assert_eq!(fetched.expect("an answer").status(), 403);
+    // The sign-in of a proxy is no token: it does not keep anyone from the page that asks for one.
+    let login = |authorization: &str| {
+        let address = format!("{}/login", host.client().address());
+        agent.get(&address).header("authorization", authorization).call().expect("an answer").status().as_u16()
+    };
+    assert_eq!([login("Basic eDp5"), login("Bearer wrong-token-of-some-length")], [200; 2]);
 }

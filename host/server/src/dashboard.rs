@@ -33,6 +33,7 @@ mod nodes;
 mod audit;
 mod broadcasts;
 mod live;
+mod live_job;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -95,6 +96,6 @@ pub(crate) fn routes(dashboard: Dashboard) -> Router {
         .route("/live/health", needs(Need::Read, get(live::health)))
         .route("/live/overview", needs(Need::ReadAll, get(live::overview)))
         .route("/live/jobs", needs(Need::Read, get(live::jobs)))
-        .route("/live/jobs/{id}", needs(Need::Read, get(live::one_job)))
+        .route("/live/jobs/{id}", needs(Need::Read, get(live_job::follow)))
         .with_state(dashboard)
 }

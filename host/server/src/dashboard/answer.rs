@@ -62,7 +62,10 @@ pub(super) fn problem_page(visitor: &Visitor, problem: &Problem) -> Response {
         div class="head" { h1 { (kind.title) } span class="mono dim" { (kind.status) " " (kind.code) } }
         div class="say failed" role="alert" { pre class="plain" { (lines(problem.detail())) } }
         p class="note" {
-            @if passes {
+            @if passes && !visitor.is_safe {
+                "Perhaps the change was made all the same: look before you repeat it. "
+            }
+            @if passes && visitor.is_safe {
                 "This passes by itself in most cases. "
                 a href=(visitor.link(&visitor.here)) { "Try again" }
                 ". "

@@ -100,7 +100,7 @@ fn form(visitor: &Visitor, topic: &str, payload: &str) -> Markup {
                 }
                 label class="field" {
                     span { "Payload" }
-                    textarea name="payload" rows="6" spellcheck="false" { (lines(payload)) }
+                    textarea name="payload" rows="6" spellcheck="false" { "\n" (payload) }
                 }
                 div { button class="primary" { "Send" } }
             }
@@ -217,22 +217,23 @@ fn bytes_shown(bytes: &[u8]) -> Markup {
     }
 }
 
-/// Reads a durable broadcast.
-pub(super) async fn read(host: &Host, id: &str) -> Result<Batch, Problem> {
-    let unknown = || {
-        Problem::new(
-            Kind::BROADCAST_UNKNOWN,
-            format!("unknown durable broadcast `{id}`; it had no subscribers, or its jobs were deleted"),
-        )
-    };
-    let id = id.parse().map_err(|_| unknown())?;
-    let _reading = memory::to_read_a_broadcast().await;
-    host.batch(id).await?.ok_or_else(unknown)
+/// Returns the problem that no durable broadcast has this ID.
+pub(super) fn unknown(id: &str) -> Problem {
+    let detail = format!("unknown durable broadcast `{id}`; it had no subscribers, or its jobs were deleted");
+    Problem::new(Kind::BROADCAST_UNKNOWN, detail)
+}
+
+/// Reads a durable broadcast. It may be held as long as the permit beside it.
+pub(super) async fn read(host: &Host, id: &str) -> Result<(Batch, impl Sized + use<>), Problem> {
+    let number = id.parse().map_err(|_| unknown(id))?;
+    let reading = memory::to_read_a_broadcast().await;
+    let batch = host.batch(number).await?.ok_or_else(|| unknown(id))?;
+    Ok((batch, reading))
 }
 
 /// Shows a durable broadcast.
 pub(super) async fn batch(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
-    let batch = read(&host, &id).await?;
+    let (batch, _reading) = read(&host, &id).await?;
     let is_open = batch.jobs.iter().any(|entry| !entry.job.status.state.name().is_final());
     let live = if is_open { format!("live/broadcasts/{}", batch.id) } else { "live/health?depth=2".to_owned() };
     let main = html! { div id="batch" { (batch_content(&visitor, &batch)) } };

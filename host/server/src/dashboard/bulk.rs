@@ -113,7 +113,7 @@ fn content(visitor: &Visitor, act: BulkAct, text: &str, found: &Preview) -> Mark
                         div class="row" {
                             label class="field" {
                                 span { "Try a few first" }
-                                input type="number" name="try" min="0" max=(bounds::OPERATION_JOBS_MAX) placeholder="0";
+                                input type="number" name="try" min="0" max=(bounds::TRIAL_JOBS_MAX) placeholder="0";
                             }
                             label class="field" {
                                 span { "Spread over" }

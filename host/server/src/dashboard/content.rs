@@ -53,41 +53,55 @@ fn is_svg(bytes: &[u8]) -> bool {
     text.starts_with("<svg") || (text.starts_with("<?xml") && text.contains("<svg"))
 }
 
+/// The beginning of some bytes, which is all that a page shows of them.
+pub(super) struct Beginning {
+    head: Vec<u8>,
+    shown: Shown,
+    /// The number of all bytes.
+    length: usize,
+}
+
+impl Beginning {
+    /// Copies how these bytes begin.
+    pub(super) fn of(bytes: &[u8]) -> Beginning {
+        Beginning { head: beginning(bytes).to_vec(), shown: Shown::of(bytes), length: bytes.len() }
+    }
+}
+
 /// Returns a section with bytes; `page` is the address of the bytes themselves.
-pub(super) fn section(title: &str, bytes: &[u8], page: &str) -> Markup {
-    let shown = Shown::of(bytes);
+pub(super) fn section(title: &str, bytes: &Beginning, page: &str) -> Markup {
     html! {
         section {
             header {
                 h2 { (title) }
                 span class="dim" {
-                    (size(bytes.len() as u64))
-                    @if !bytes.is_empty() { " · " a href=(page) download { "download" } }
+                    (size(bytes.length as u64))
+                    @if bytes.length > 0 { " · " a href=(page) download { "download" } }
                 }
             }
-            @match shown {
+            @match bytes.shown {
                 Shown::Picture => img class="picture" src=(page) alt={ (title) ", a picture" };,
                 Shown::Svg => {
                     img class="picture" src={ (page) "?as=picture" } alt={ (title) ", a picture" };
                     details { summary { "Its text" } (text(title, bytes)) }
                 },
                 Shown::Json | Shown::Text => (text(title, bytes)),
-                Shown::Bytes if bytes.is_empty() => p class="note" { "Empty." },
+                Shown::Bytes if bytes.length == 0 => p class="note" { "Empty." },
                 Shown::Bytes => p class="note" { "Bytes, not text." },
             }
         }
     }
 }
 
-fn text(title: &str, bytes: &[u8]) -> Markup {
-    let shown = beginning(bytes);
+fn text(title: &str, bytes: &Beginning) -> Markup {
+    let shown = &bytes.head;
     let text = String::from_utf8_lossy(shown);
-    let is_json = shown.len() == bytes.len() && Shown::of(bytes) == Shown::Json;
+    let is_json = bytes.shown == Shown::Json;
     html! {
         pre tabindex="0" role="region" aria-label=(title) {
             @if is_json { (json(&spread(&text))) } @else { (lines(&text)) }
         }
-        @if shown.len() < bytes.len() { p class="note" { "The first " (size(shown.len() as u64)) ". The download has all." } }
+        @if shown.len() < bytes.length { p class="note" { "The first " (size(shown.len() as u64)) ". The download has all." } }
     }
 }
 
@@ -143,7 +157,7 @@ mod tests {
         );
         assert_eq!(Shown::of(b"\x89PNG\r\n\x1a\nrest"), Shown::Picture);
         let hostile = r#"{"<script>": "</pre><script>alert(1)</script>", "n": "\"<"}"#;
-        let page = section("Payload", hostile.as_bytes(), "x").into_string();
+        let page = section("Payload", &Beginning::of(hostile.as_bytes()), "x").into_string();
         assert!(!page.contains("<script") && page.contains("&lt;script&gt;"), "{page}");
     }
 
@@ -159,7 +173,7 @@ mod tests {
     #[test]
     fn a_long_text_is_cut() {
         let long = "x".repeat(SHOWN_BYTES_MAX + 10);
-        let page = section("Result", long.as_bytes(), "x").into_string();
+        let page = section("Result", &Beginning::of(long.as_bytes()), "x").into_string();
         assert_eq!(Shown::of(&[b"[\"", long.as_bytes(), b"\"]"].concat()), Shown::Text, "JSON that is cut is text");
         assert_eq!(Shown::of(&[long.as_bytes(), b"\xff"].concat()), Shown::Text, "its beginning is text");
         let wide = "x".repeat(SHOWN_BYTES_MAX - 1) + "日本";

@@ -31,6 +31,8 @@ use super::visitor::{Visit, Visitor, base};
 
 /// The longest body of a form, in bytes. What is larger is enqueued by the API or the command line.
 pub(super) const FORM_BYTES_MAX: u64 = 1024 * 1024;
+/// The longest body of a form that needs no token.
+const OPEN_FORM_BYTES_MAX: u64 = 8 * 1024;
 /// The longest time that a page takes: a slow store becomes a page that says so.
 const PAGE_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -99,16 +101,22 @@ async fn admitted(dashboard: &Dashboard, need: Option<Need>, request: Request, n
     let cookie = cookie(dashboard, &parts.headers).map(str::to_owned);
     let access = match access(dashboard, &parts.headers, cookie.as_deref()) {
         Ok(access) => access,
+        // Whoever has a wrong token must be able to sign in.
+        Err(_) if need.is_none() => None,
         Err(problem) => return problem_page(&stranger(dashboard, &parts), &problem),
     };
     if need.is_some() && access.is_none() {
         return ask_for_token(dashboard, &parts, cookie.is_some());
     }
-    let visitor = visitor(dashboard, &parts, access.clone(), cookie.as_deref()).await;
+    let visitor = visitor(dashboard, &parts, need, access.clone(), cookie.as_deref()).await;
     let refused = |problem: &Problem| problem_page(&visitor, problem);
     if let (Some(need), Some(access)) = (need, &access)
         && let Err(problem) = need.check(access)
     {
+        // Who may only run jobs has no overview.
+        if parts.uri.path() == "/" && !access.reads() && access.enqueues_some() {
+            return super::answer::lead_to(&visitor, "run");
+        }
         return refused(&problem);
     }
     let is_safe = parts.method.is_safe();
@@ -116,7 +124,8 @@ async fn admitted(dashboard: &Dashboard, need: Option<Need>, request: Request, n
         parts.extensions.insert(visitor.clone());
         Request::from_parts(parts, body)
     } else {
-        let form = read_small(&parts.headers, body, FORM_BYTES_MAX).await.and_then(|body| Form::parse(&body));
+        let max = if need.is_some() { FORM_BYTES_MAX } else { OPEN_FORM_BYTES_MAX };
+        let form = read_small(&parts.headers, body, max).await.and_then(|body| Form::parse(&body));
         match form.and_then(|form| marked(dashboard, form, cookie.as_deref(), access.as_ref())) {
             Ok(form) => parts.extensions.insert(form),
             Err(problem) => return refused(&problem),
@@ -160,8 +169,17 @@ fn access(dashboard: &Dashboard, headers: &HeaderMap, cookie: Option<&str>) -> R
     let by_cookie = cookie.and_then(|cookie| dashboard.keys.access(cookie, tokens, dashboard.app.host.now()));
     match by_cookie {
         Some(access) => Ok(Some(access)),
+        // A proxy's own sign-in may pass its header on: that is no token.
+        None if !is_bearer(headers) => Ok(None),
         None => dashboard.guard.bearer(headers),
     }
+}
+
+/// Returns true if a request has a token in its headers, right or wrong.
+fn is_bearer(headers: &HeaderMap) -> bool {
+    let scheme =
+        |value: &HeaderValue| value.as_bytes().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "));
+    headers.get_all(header::AUTHORIZATION).iter().any(scheme)
 }
 
 /// Returns true if the visitor's own connection, or that of the nearest proxy, is encrypted.
@@ -182,21 +200,37 @@ fn marked(dashboard: &Dashboard, form: Form, cookie: Option<&str>, access: Optio
     Ok(form)
 }
 
-async fn visitor(dashboard: &Dashboard, parts: &Parts, access: Option<Access>, cookie: Option<&str>) -> Visitor {
+/// Returns true for an address whose answer has the frame of a page, with the sentence of health.
+fn has_frame(path: &str) -> bool {
+    !path.starts_with("/live/") && !path.ends_with("/payload") && !path.ends_with("/result")
+}
+
+async fn visitor(
+    dashboard: &Dashboard,
+    parts: &Parts,
+    need: Option<Need>,
+    access: Option<Access>,
+    cookie: Option<&str>,
+) -> Visitor {
     let sees_all = access.as_ref().is_some_and(|access| access.reads() && access.key().is_none());
-    let reading = match sees_all && parts.method.is_safe() {
+    let is_page = need.is_some() && parts.method.is_safe() && has_frame(parts.uri.path());
+    let reading = match sees_all && is_page {
         true => Some(dashboard.pulse.latest(&dashboard.app.host).await),
         false => None,
     };
+    let now = dashboard.app.host.now();
     let author = access.as_ref().map(|access| author(parts, access, dashboard.app.proxy_authenticates));
     Visitor::new(Visit {
         author: author.unwrap_or_else(Author::anyone),
         mark: dashboard.keys.mark(cookie),
         has_cookie: access.is_some() && cookie.is_some() && dashboard.guard.asks_for_token(),
+        // A cookie whose time is over opens nothing: the visitor came by another way.
+        until: cookie.and_then(Keys::end_of).filter(|until| *until >= now && dashboard.guard.asks_for_token()),
+        is_safe: parts.method.is_safe(),
         access,
         base: base(parts.uri.path()),
         here: here(parts),
-        now: dashboard.app.host.now(),
+        now,
         reading,
     })
 }
@@ -208,6 +242,8 @@ fn stranger(dashboard: &Dashboard, parts: &Parts) -> Visitor {
         author: Author::anyone(),
         mark: String::new(),
         has_cookie: false,
+        until: None,
+        is_safe: parts.method.is_safe(),
         base: base(parts.uri.path()),
         here: here(parts),
         now: dashboard.app.host.now(),
@@ -240,4 +276,23 @@ fn ask_for_token(dashboard: &Dashboard, parts: &Parts, has_cookie: bool) -> Resp
     }
     let page = if parts.method.is_safe() { stranger.here.as_str() } else { "" };
     super::answer::lead_to(&stranger, &format!("login?to={}", encode(page)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bearer_token_is_a_token() {
+        let with =
+            |value: &'static str| HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(value))]);
+        assert!(is_bearer(&with("Bearer x")) && is_bearer(&with("bearer x")));
+        assert!(!is_bearer(&with("Basic eDp5")) && !is_bearer(&with("")) && !is_bearer(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn streams_and_downloads_have_no_frame() {
+        assert!(["/", "/jobs", "/jobs/1", "/limits"].into_iter().all(has_frame));
+        assert!(!["/live/jobs", "/jobs/1/payload", "/jobs/1/result"].into_iter().any(has_frame));
+    }
 }

@@ -1,6 +1,7 @@
 //! The fields of a form, or of a query that a form wrote.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::Uri;
@@ -10,23 +11,29 @@ use wharf_core::ids::ParseIdError;
 
 use crate::http::problem::{Kind, Problem};
 
-/// The fields of a form, in their order. A field may be there more than once.
+/// The number of fields up to which a form is read: the rows of a full page, selected, and some more.
+const FIELDS_MAX: usize = 2000;
+
+/// The fields of a form, in their order. A field may be there more than once. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Form(Vec<(String, String)>);
+pub(crate) struct Form(Arc<[(String, String)]>);
 
 impl Form {
     /// Reads the body of a form.
     ///
     /// # Errors
-    /// If a field is not UTF-8.
+    /// If a field is not UTF-8, or there are too many.
     pub(super) fn parse(body: &[u8]) -> Result<Form, Problem> {
         let text = |bytes: &[u8]| {
             let spaces: Vec<u8> = bytes.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
             let decoded = percent_decode(&spaces).decode_utf8().map(|text| text.into_owned());
             decoded.map_err(|_| Problem::bad_request("invalid form: a field is not UTF-8"))
         };
-        let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-        let read = pairs.map(|pair| {
+        let pairs = || body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+        if pairs().nth(FIELDS_MAX).is_some() {
+            return Err(Problem::bad_request(format!("invalid form: expected at most {FIELDS_MAX} fields")));
+        }
+        let read = pairs().map(|pair| {
             let mut parts = pair.splitn(2, |byte| *byte == b'=');
             Ok((text(parts.next().unwrap_or_default())?, text(parts.next().unwrap_or_default())?))
         });
@@ -36,7 +43,7 @@ impl Form {
     /// Reads the query of an address.
     ///
     /// # Errors
-    /// If a parameter is not UTF-8.
+    /// If a parameter is not UTF-8, or there are too many.
     pub(super) fn of_query(uri: &Uri) -> Result<Form, Problem> {
         Form::parse(uri.query().unwrap_or_default().as_bytes())
     }
@@ -112,5 +119,12 @@ mod tests {
         assert_eq!(form.below("json.").collect::<Vec<_>>(), [("n", "1")]);
         assert_eq!(form.number::<u32>("json.n").unwrap(), Some(1));
         assert!(form.number::<u32>("note").is_err() && Form::parse(b"a=%ff").is_err());
+    }
+
+    #[test]
+    fn fields_are_counted_before_they_are_read() {
+        assert!(Form::parse("id=a&".repeat(FIELDS_MAX).as_bytes()).is_ok());
+        let refused = Form::parse("=&".repeat(FIELDS_MAX + 1).as_bytes()).unwrap_err();
+        assert!(refused.detail().contains("at most 2000 fields"), "{}", refused.detail());
     }
 }

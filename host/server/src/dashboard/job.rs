@@ -1,26 +1,27 @@
 //! One job: what it is, why it waits, its attempts, what went in and came out, its log.
 
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::IntoResponse;
 use maud::{Markup, html};
 use wharf_core::find::JobOrder;
 use wharf_core::ids::JobId;
-use wharf_core::job::{Job as CoreJob, NumberedEntry};
-use wharf_core::shared_bytes::SharedBytes;
-use wharf_runner::{Host, JobView};
+use wharf_core::job::Job as CoreJob;
+use wharf_runner::Host;
 
 use crate::http::api::{AttemptList, Job, JobState, Wait};
-use crate::http::bytes::{harmless_headers, media_type};
+use crate::http::bytes::harmless_headers;
+use crate::http::jobs::{BytesOf, read_bytes};
 use crate::http::path::Path;
-use crate::http::problem::{Kind, Problem};
+use crate::http::problem::Problem;
+use crate::http::shared_bytes::SharedName;
 use crate::http::{attempts, encode, filter, job_lookup, jobs, memory};
 
 use super::answer::{Answer, lead_to};
-use super::content;
+use super::content::{self, Beginning, Shown};
+use super::entry::Dashboard;
 use super::form::Form;
-use super::job_log;
+use super::job_log::{self, LogTail};
 use super::job_row::{headings, look, row};
 use super::layout::{Frame, Section, act, page, state};
 use super::text::{ago, brief, first_line, full, line, lines, size};
@@ -30,19 +31,29 @@ use super::visitor::Visitor;
 /// The number of children that a page shows.
 const CHILDREN: u32 = 20;
 
-/// A job as its page shows it.
+/// A job as its page shows it: of its payload and its result, only how they begin.
 pub(super) struct Seen {
-    pub(super) view: JobView,
+    id: JobId,
     document: Job,
+    /// The number of entries of its log.
+    entries: u64,
+    payload: Beginning,
+    result: Option<Beginning>,
     attempts: AttemptList,
 }
 
 /// Reads a job that the visitor sees, with its attempts.
 pub(super) async fn read(host: &Host, visitor: &Visitor, id: JobId) -> Result<Seen, Problem> {
     let access = visitor.access()?;
-    let view = job_lookup::job(host, &access, id).await?;
-    let attempts = attempts::attempts(host, &access, id).await?;
-    Ok(Seen { document: Job::in_event(&view), view, attempts })
+    let (document, entries, payload, result) = {
+        let _reading = memory::to_read_a_job(host.budget()).await;
+        let view = job_lookup::whole_job(host, &access, id).await?;
+        let job = &view.seen.job;
+        let result = job.result.as_ref().map(|result| Beginning::of(result));
+        (Job::in_event(&view), view.seen.entries, Beginning::of(&job.payload), result)
+    };
+    let attempts = attempts::of_seen_job(host, &access, id).await?;
+    Ok(Seen { id, document, entries, payload, result, attempts })
 }
 
 /// Shows a job.
@@ -50,9 +61,9 @@ pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(id): P
     let id = job_lookup::job_id(&id)?;
     let seen = read(&host, &visitor, id).await?;
     let children = children(&host, &visitor, id).await?;
-    let log = job_log::read(&host, id, seen.view.seen.entries).await;
-    let after = log.last().map_or(0, |entry| entry.number);
-    let is_open = !seen.view.seen.job.status.state.name().is_final();
+    let log = job_log::read(&host, id, seen.entries).await;
+    let after = log.last();
+    let is_open = matches!(seen.document.state, JobState::Waiting | JobState::Running);
     let live = if is_open { format!("live/jobs/{id}?after={after}") } else { "live/health?depth=2".to_owned() };
     let title = format!("{} {id}", seen.document.task);
     let main = content(&visitor, &seen, &children, &log);
@@ -68,18 +79,17 @@ async fn children(host: &Host, visitor: &Visitor, id: JobId) -> Result<Vec<CoreJ
     }
 }
 
-fn content(visitor: &Visitor, seen: &Seen, children: &[CoreJob], log: &[NumberedEntry]) -> Markup {
-    let (job, entries) = (&seen.view.seen.job, seen.view.seen.entries);
-    let id = job.id;
+fn content(visitor: &Visitor, seen: &Seen, children: &[CoreJob], log: &LogTail) -> Markup {
+    let id = seen.id;
     html! {
         div id="top" { (top(visitor, seen)) }
         div class="cols" {
             div {
                 div id="middle" { (middle(visitor, seen)) }
-                (job_log::section(log, entries))
+                (job_log::section(log, seen.entries))
             }
             div {
-                (content::section("Payload", &job.payload, &format!("{id}/payload")))
+                (content::section("Payload", &seen.payload, &format!("{id}/payload")))
                 div id="end" { (end(seen)) }
                 @if !children.is_empty() {
                     section {
@@ -110,12 +120,12 @@ pub(super) fn top(visitor: &Visitor, seen: &Seen) -> Markup {
     html! {
         div class="head" {
             (state(class, word)) h1 { (line(&job.task)) } span class="mono dim" { (job.id) }
-            @if visitor.may_change_jobs() {
+            @if visitor.may_change_jobs() || visitor.may_enqueue() {
                 div class="acts" {
-                    @if may_retry {
+                    @if may_retry && visitor.may_change_jobs() {
                         (act(visitor, &format!("jobs/{}/retry", job.id), "primary", html! { "Retry " kbd { "r" } }, &[]))
                     }
-                    @if !is_final {
+                    @if !is_final && visitor.may_change_jobs() {
                         (act(visitor, &format!("jobs/{}/cancel", job.id), "danger", html! { "Cancel" }, &[]))
                     }
                     @if visitor.may_enqueue() {
@@ -239,10 +249,9 @@ pub(super) fn middle(visitor: &Visitor, seen: &Seen) -> Markup {
 
 /// Returns the result of a job and what it cost.
 pub(super) fn end(seen: &Seen) -> Markup {
-    let (job, document) = (&seen.view.seen.job, &seen.document);
     html! {
-        @if let Some(result) = &job.result { (content::section("Result", result, &format!("{}/result", job.id))) }
-        @if let Some(usage) = &document.usage {
+        @if let Some(result) = &seen.result { (content::section("Result", result, &format!("{}/result", seen.id))) }
+        @if let Some(usage) = &seen.document.usage {
             section {
                 header { h2 { "Cost" } span class="dim" { "all attempts" } }
                 dl class="bill" {
@@ -274,35 +283,42 @@ pub(super) async fn cancel(State(host): State<Host>, visitor: Visitor, Path(id):
 }
 
 /// Answers with the payload of a job.
-pub(super) async fn payload(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>, uri: Uri) -> Answer {
-    let id = job_lookup::job_id(&id)?;
-    let view = job_lookup::job(&host, &visitor.access()?, id).await?;
-    bytes(&host, view.seen.job.payload, &uri).await
+pub(super) async fn payload(
+    State(dashboard): State<Dashboard>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Answer {
+    bytes(&dashboard, &visitor, job_lookup::job_id(&id)?, BytesOf::Payload, &uri).await
 }
 
 /// Answers with the result of a job.
-pub(super) async fn result(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>, uri: Uri) -> Answer {
-    let id = job_lookup::job_id(&id)?;
-    let view = job_lookup::job(&host, &visitor.access()?, id).await?;
-    let none = || Problem::new(Kind::JOB_NOT_FINISHED, format!("job {id} did not return a result"));
-    bytes(&host, view.seen.job.result.ok_or_else(none)?, &uri).await
+pub(super) async fn result(
+    State(dashboard): State<Dashboard>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Answer {
+    bytes(&dashboard, &visitor, job_lookup::job_id(&id)?, BytesOf::Result, &uri).await
 }
 
 /// Answers with bytes that a guest or a client wrote, under headers that keep whatever they are from running.
-async fn bytes(host: &Host, bytes: SharedBytes, uri: &Uri) -> Answer {
-    let as_picture =
-        Form::of_query(uri)?.get("as") == Some("picture") && content::Shown::of(&bytes) == content::Shown::Svg;
-    // Long JSON takes its time: that is not this thread's.
-    let seen = bytes.clone();
-    let kind = tokio::task::spawn_blocking(move || media_type(&seen)).await.unwrap_or("application/octet-stream");
-    let mut response = harmless_headers(kind).into_response();
-    let headers = response.headers_mut();
+async fn bytes(dashboard: &Dashboard, visitor: &Visitor, id: JobId, of: BytesOf, uri: &Uri) -> Answer {
+    let (host, access) = (&dashboard.app.host, visitor.access()?);
+    // Bytes that are shared are known without their job.
+    job_lookup::check(host, &access, id).await?;
+    let name = match of {
+        BytesOf::Payload => SharedName::Payload(id),
+        BytesOf::Result => SharedName::Result(id),
+    };
+    let bytes = dashboard.app.shared.get_or_load(name, read_bytes(host, &access, id, of)).await?;
+    let as_picture = Form::of_query(uri)?.get("as") == Some("picture") && Shown::of(bytes.as_ref()) == Shown::Svg;
+    let mut response = (harmless_headers(bytes.media_type().await), bytes.bytes()).into_response();
     if as_picture {
+        let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("image/svg+xml"));
         let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; sandbox");
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
-    let room = memory::room_to_send(host.budget(), bytes.len()).await?;
-    *response.body_mut() = memory::held_for(Bytes::from_owner(bytes), Some(room)).into();
     Ok(response)
 }

@@ -87,6 +87,11 @@ impl Keys {
         tokens.find_hash(|hash| bool::from(self.session(until, hash).as_bytes().ct_eq(signature.as_bytes())))
     }
 
+    /// Returns the end of a cookie's time, as it says itself.
+    pub(super) fn end_of(cookie: &str) -> Option<Timestamp> {
+        Some(Timestamp::from_millis(cookie.split_once('.')?.0.parse().ok()?))
+    }
+
     /// Returns the mark that the forms of a visitor with this cookie carry.
     pub(super) fn mark(&self, cookie: Option<&str>) -> String {
         self.sign("form", &[cookie.unwrap_or_default().as_bytes()])
@@ -117,6 +122,7 @@ mod tests {
         let pair = header.split(';').next().unwrap();
         let others = format!("wharf-7071=x; {pair}; other=1");
         let cookie = keys.cookie([others.as_str()].into_iter()).unwrap();
+        assert_eq!(Keys::end_of(cookie), Some(now + SESSION));
         let of = |tokens: &Tokens, at| keys.access(cookie, tokens, at).map(|access| access.name.to_string());
         assert_eq!(of(&tokens(&["second", "first"]), now).as_deref(), Some("first"));
         assert_eq!(of(&tokens(&["second"]), now), None, "a token that is gone");

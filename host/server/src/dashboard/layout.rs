@@ -122,7 +122,7 @@ fn document(visitor: &Visitor, frame: &Frame<'_>, main: &Markup) -> Markup {
                 link rel="stylesheet" href=(asset(assets::style()));
                 @for script in assets::scripts() { script type="module" src=(asset(script)) {} }
             }
-            body data-live=[frame.live.as_ref().map(|live| visitor.link(live))] data-base=(visitor.base) {
+            body data-live=[frame.live.as_ref().map(|live| visitor.link(live))] data-base=(visitor.base) data-now=(visitor.now.as_millis()) {
                 (SHAPES)
                 a class="skip" href="#main" { "To the content" }
                 @if visitor.access.is_some() {

@@ -30,13 +30,14 @@ const KEYS: usize = 50;
 /// Shows limits and holds.
 pub(super) async fn show(State(host): State<Host>, visitor: Visitor) -> Answer {
     let (groups, held) = tokio::try_join!(host.limits(), host.holds(None, HOLDS))?;
+    let more = groups.len().saturating_sub(GROUPS);
     let groups: Vec<Limit> = groups.iter().take(GROUPS).map(Limit::from).collect();
     let held_scopes: Vec<(String, Hold)> =
         held.holds.iter().map(|hold| (hold.scope.to_string(), Hold::from(hold))).collect();
     let main = html! {
         div class="head" { h1 { "Limits and holds" } }
         (holds_section(&visitor, &held_scopes, held.more))
-        (limits_section(&visitor, &groups))
+        (limits_section(&visitor, &groups, more))
     };
     let frame = Frame { title: "Limits and holds", section: Section::Limits, live: Some("live/health".into()) };
     Ok(page(&visitor, &frame, &main))
@@ -127,7 +128,7 @@ fn jobs_of(visitor: &Visitor, hold: &Hold) -> String {
     visitor.link(&format!("jobs?{}", pairs.join("&")))
 }
 
-fn limits_section(visitor: &Visitor, groups: &[Limit]) -> Markup {
+fn limits_section(visitor: &Visitor, groups: &[Limit], more: usize) -> Markup {
     let number = |limit: Option<u32>| limit.map_or_else(|| "–".to_owned(), |limit| count(limit.into()));
     html! {
         section {
@@ -142,7 +143,7 @@ fn limits_section(visitor: &Visitor, groups: &[Limit]) -> Markup {
                             th scope="col" class="num" { "In all" }
                             th scope="col" class="num" { "Per key" }
                             th scope="col" class="c-waited" { "From" }
-                            @if visitor.may_operate() { th scope="col" { "Set" } }
+                            @if visitor.may_operate() { th scope="col" { "Set in all, per key" } }
                         }
                     }
                     tbody {
@@ -174,8 +175,8 @@ fn limits_section(visitor: &Visitor, groups: &[Limit]) -> Markup {
                                     td { form class="inline" method="post" action=(visitor.link("limits")) {
                                         (marks(visitor))
                                         input type="hidden" name="group" value=(group.group);
-                                        input type="number" name="total" min="0" max="1000000" placeholder="in all" aria-label={ "In all, of " (group.group) };
-                                        input type="number" name="per_key" min="0" max="1000000" placeholder="per key" aria-label={ "Per key, of " (group.group) };
+                                        input type="number" name="total" min="0" max="1000000" value=[group.set.as_ref().and_then(|set| set.total)] placeholder="as declared" aria-label={ "In all, of " (group.group) };
+                                        input type="number" name="per_key" min="0" max="1000000" value=[group.set.as_ref().and_then(|set| set.per_key)] placeholder="as declared" aria-label={ "Per key, of " (group.group) };
                                         button class="small" { "Set" }
                                         @if group.set.is_some() {
                                             button class="small" name="clear" value="yes" { "Clear" }
@@ -196,8 +197,21 @@ fn limits_section(visitor: &Visitor, groups: &[Limit]) -> Markup {
                                     }
                                 }
                             }
+                            @if group.keys.len() > KEYS {
+                                tr {
+                                    td class="grow" {
+                                        span class="why" { (group.keys.len() - KEYS) " more keys; " code { "wharf limits" } " lists all" }
+                                    }
+                                }
+                            }
                         }
                     }
+                }
+            }
+            @if more > 0 { p class="note" { (more) " more groups; " code { "wharf limits" } " lists all." } }
+            @if visitor.may_operate() && !groups.is_empty() {
+                p class="note" {
+                    "What is set replaces both numbers of its group; an empty field means the number that is declared. 0 pauses."
                 }
             }
             @if groups.is_empty() { p class="empty" { "No plugin declares a limit, and none is set." } }
@@ -229,10 +243,19 @@ fn limits_section(visitor: &Visitor, groups: &[Limit]) -> Markup {
 
 /// Sets or clears a limit.
 pub(super) async fn set(State(host): State<Host>, visitor: Visitor, form: Form) -> Answer {
-    let (group, key): (Group, Option<Key>) = (form.parsed("group")?, form.optional("key")?);
+    // A key may have spaces only: what is there is never taken for no key.
+    let key = match form.as_sent("key") {
+        "" => None,
+        _ => Some(form.parsed::<Key>("key")?),
+    };
+    let group: Group = form.parsed("group")?;
     let by = visitor.author.clone();
     if form.get("clear").is_some() {
-        host.clear_limit(group.clone(), key, by).await.map_err(|error| limits::refused(error, &group))?;
+        let was_set = host.clear_limit(group.clone(), key, by).await;
+        if !was_set.map_err(|error| limits::refused(error, &group))? {
+            let detail = "the limit is not set any more; the declared one applies";
+            return Err(Problem::new(Kind::LIMIT_NOT_SET, detail).into());
+        }
     } else {
         let change = Override {
             group: group.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, Uri};
+use axum::http::Uri;
 use futures_util::{Stream, StreamExt as _, stream};
 use maud::Markup;
 use serde::Serialize;
@@ -16,37 +16,30 @@ use wharf_core::find::{JobOrder, JobQuery};
 use wharf_core::ids::JobId;
 use wharf_core::job::Job as CoreJob;
 use wharf_core::time::Timestamp;
-use wharf_runner::JobUpdate;
 
 use crate::http::api::{Job, Moment};
 use crate::http::event_stream::{event, event_stream};
 use crate::http::path::Path;
 use crate::http::problem::Problem;
-use crate::http::{filter, job_lookup};
+use crate::http::{filter, memory};
 
 use super::answer::Answer;
 use super::entry::Dashboard;
 use super::form::Form;
 use super::layout::{health_text, states, tone};
 use super::visitor::Visitor;
-use super::{broadcasts, job, job_log, job_row, nodes, operations, overview, plugins};
+use super::{broadcasts, job_row, nodes, operations, overview, plugins};
 
 /// The time between two looks at what may have changed.
 const LOOK: Duration = Duration::from_secs(1);
-/// The least time between two events of a stream.
-const PACE: Duration = Duration::from_millis(250);
-/// The number of log entries in one event.
-const BATCH: usize = 500;
 /// The number of newer jobs that are counted.
 const FRESH_MAX: u32 = 50;
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-
 /// A part of a page, by its ID.
 #[derive(Serialize)]
-struct Part<'p> {
-    id: &'p str,
-    html: String,
+pub(super) struct Part<'p> {
+    pub(super) id: &'p str,
+    pub(super) html: String,
 }
 
 /// The first event of every stream.
@@ -62,13 +55,13 @@ struct Fresh {
     more: bool,
 }
 
-fn part(id: &str, html: &Markup) -> Bytes {
+pub(super) fn part(id: &str, html: &Markup) -> Bytes {
     event("part", None, &Part { id, html: html.0.clone() })
 }
 
 /// Parts of a page that are sent only when they have changed.
 #[derive(Default)]
-struct Sent(HashMap<&'static str, String>);
+pub(super) struct Sent(HashMap<&'static str, String>);
 
 impl Sent {
     fn changed(&mut self, id: &'static str, html: &Markup) -> Option<Bytes> {
@@ -90,7 +83,7 @@ fn without_times(html: &str) -> String {
 }
 
 /// Returns the parts that every page has: the sentence of health, and the numbers of states.
-async fn common(dashboard: &Dashboard, visitor: &Visitor, page: &str, sent: &mut Sent) -> Vec<Bytes> {
+pub(super) async fn common(dashboard: &Dashboard, visitor: &Visitor, page: &str, sent: &mut Sent) -> Vec<Bytes> {
     if !visitor.sees_all() {
         return Vec::new();
     }
@@ -103,14 +96,34 @@ async fn common(dashboard: &Dashboard, visitor: &Visitor, page: &str, sent: &mut
 }
 
 /// Answers with a stream that begins with the mark of the visitor's forms: after a restart of the host, they have another.
-fn answer(dashboard: &Dashboard, visitor: &Visitor, events: impl Stream<Item = Bytes> + Send + 'static) -> Answer {
+pub(super) fn answer(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    events: impl Stream<Item = Bytes> + Send + 'static,
+) -> Answer {
     let hello = event("hello", None, &Hello { mark: &visitor.mark });
-    let end = visitor.access()?.end(dashboard.app.stopping.clone());
+    let ended = visitor.access()?.end(dashboard.app.stopping.clone());
+    let left = visitor.until.map(|until| until.since(dashboard.app.host.now()));
+    let end = async move {
+        tokio::select! {
+            () = ended => {}
+            // The visitor must sign in again.
+            () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {}
+        }
+    };
+    let host = dashboard.app.host.clone();
+    let events = events.then(move |event| {
+        let host = host.clone();
+        async move { memory::with_room(host.budget(), event).await }
+    });
     Ok(event_stream(stream::iter([hello]).chain(events), end))
 }
 
 /// Calls `look` each second, and streams what it returns.
-fn every_second<S, F>(state: S, look: impl Fn(S) -> F + Send + 'static) -> impl Stream<Item = Bytes> + Send + 'static
+pub(super) fn every_second<S, F>(
+    state: S,
+    look: impl Fn(S) -> F + Send + 'static,
+) -> impl Stream<Item = Bytes> + Send + 'static
 where
     S: Send + 'static,
     F: Future<Output = (S, Vec<Bytes>)> + Send + 'static,
@@ -200,13 +213,35 @@ pub(super) async fn operation(State(dashboard): State<Dashboard>, visitor: Visit
     })
 }
 
-/// Streams one durable broadcast.
+/// Streams one durable broadcast until its last job has ended. Its results are read only when the state of a job has changed.
 pub(super) async fn batch(State(dashboard): State<Dashboard>, visitor: Visitor, Path(id): Path<String>) -> Answer {
-    broadcasts::read(&dashboard.app.host, &id).await?;
-    watched(&dashboard, &visitor, ("broadcasts/x", "batch"), move |dashboard, visitor| {
-        let id = id.clone();
-        async move { Some(broadcasts::batch_content(&visitor, &broadcasts::read(&dashboard.app.host, &id).await.ok()?)) }
-    })
+    let id: JobId = id.parse().map_err(|_| broadcasts::unknown(&id))?;
+    let query = filter::parse("where", &format!("batch:{id}"), dashboard.app.host.now())?;
+    let (held, who, query) = (dashboard.clone(), visitor.clone(), Arc::new(query));
+    let events = every_second((Sent::default(), String::new()), move |(mut sent, mut states)| {
+        let (dashboard, visitor, query) = (held.clone(), who.clone(), Arc::clone(&query));
+        async move {
+            let mut events = common(&dashboard, &visitor, "broadcasts/x", &mut sent).await;
+            let host = &dashboard.app.host;
+            let Ok(found) = host.find(query, JobOrder::Newest, None, bounds::PAGE_MAX).await else {
+                return ((sent, states), events);
+            };
+            let now: String = found.jobs.iter().map(state_text).collect();
+            if now == states {
+                return ((sent, states), events);
+            }
+            let visitor = visitor.on("broadcasts/x", host.now());
+            if let Ok((batch, _reading)) = broadcasts::read(host, &id.to_string()).await {
+                events.push(part("batch", &broadcasts::batch_content(&visitor, &batch)));
+                if batch.jobs.iter().all(|entry| entry.job.status.state.name().is_final()) {
+                    events.push(event("end", None, &()));
+                }
+                states = now;
+            }
+            ((sent, states), events)
+        }
+    });
+    answer(&dashboard, &visitor, events)
 }
 
 /// The rows of a list as they were sent.
@@ -239,7 +274,7 @@ pub(super) async fn jobs(State(dashboard): State<Dashboard>, visitor: Visitor, u
     };
     let from = form.number("from")?.map_or(now, Timestamp::from_micros);
     let top = ids.iter().max().copied();
-    let (shown, newer) = (shown.map(Arc::new), newer.map(|query| Arc::new(since(query, from, now))));
+    let (shown, newer) = (shown.map(Arc::new), newer.and_then(|query| since(query, from, now)).map(Arc::new));
     let (held, who) = (dashboard.clone(), visitor.clone());
     let events = every_second(Rows { is_first: true, ..Rows::default() }, move |mut rows| {
         let (dashboard, visitor) = (held.clone(), who.clone());
@@ -270,26 +305,25 @@ pub(super) async fn jobs(State(dashboard): State<Dashboard>, visitor: Visitor, u
     answer(&dashboard, &visitor, events)
 }
 
-/// Limits a query to jobs that are not older than the newest of the page, so that each look at it is short.
-fn since(mut query: JobQuery, from: Timestamp, now: Timestamp) -> JobQuery {
-    // If it has a limit of its own, that one holds.
-    let _ = query.add("since", &[format!("{:.6}", Moment(from).date())], now);
-    query
+/// Limits a query to jobs that are not older than the newest of the page, so that each look at it is short. `None` if it has such a
+/// limit of its own: all of its jobs would be looked at again and again.
+fn since(mut query: JobQuery, from: Timestamp, now: Timestamp) -> Option<JobQuery> {
+    query.add("since", &[format!("{:.6}", Moment(from).date())], now).ok()?;
+    Some(query)
+}
+
+/// Returns what changes of a job in a list, besides its times.
+fn state_text(job: &CoreJob) -> String {
+    let status = &job.status;
+    let (state, failed) = (status.state.name().as_str(), status.failures.failed());
+    format!("{state} {} {failed} {} {};", status.attempt, status.crashes, status.cancel_requested)
 }
 
 fn changed_rows(rows: &mut Rows, visitor: &Visitor, jobs: &[CoreJob]) -> Vec<Bytes> {
     let selects = visitor.may_operate();
     let mut events = Vec::new();
     for found in jobs {
-        let status = &found.status;
-        let state = format!(
-            "{} {} {} {} {}",
-            status.state.name().as_str(),
-            status.attempt,
-            status.failures.failed(),
-            status.crashes,
-            status.cancel_requested
-        );
+        let state = state_text(found);
         if rows.shown.get(&found.id) == Some(&state) {
             continue;
         }
@@ -304,71 +338,15 @@ fn changed_rows(rows: &mut Rows, visitor: &Visitor, jobs: &[CoreJob]) -> Vec<Byt
     events
 }
 
-/// Streams one job: its log as it comes, and the rest when its state changes.
-pub(super) async fn one_job(
-    State(dashboard): State<Dashboard>,
-    visitor: Visitor,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Answer {
-    let id = job_lookup::job_id(&id)?;
-    job_lookup::check(&dashboard.app.host, &visitor.access()?, id).await?;
-    let form = Form::of_query(&uri)?;
-    let last = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok()?.parse().ok());
-    let after = last.or(form.number("after")?).unwrap_or_default();
-    let (held, who) = (dashboard.clone(), visitor.clone());
-    let updates = dashboard.app.host.follow(id, after).ready_chunks(BATCH).then(move |batch| {
-        let (dashboard, visitor) = (held.clone(), who.clone());
-        async move {
-            let events = job_events(&dashboard, &visitor, id, batch).await;
-            tokio::time::sleep(PACE).await;
-            stream::iter(events)
-        }
-    });
-    let (held, who) = (dashboard.clone(), visitor.clone());
-    let around = every_second(Sent::default(), move |mut sent| {
-        let (dashboard, visitor) = (held.clone(), who.clone());
-        async move {
-            let events = common(&dashboard, &visitor, "jobs/x", &mut sent).await;
-            (sent, events)
-        }
-    });
-    let end = stream::iter([event("end", None, &())]);
-    let updates = updates.flatten().chain(end).map(Some).chain(stream::iter([None]));
-    let all = stream::select(updates, around.map(Some));
-    answer(
-        &dashboard,
-        &visitor,
-        all.take_while(|event| std::future::ready(event.is_some())).filter_map(std::future::ready),
-    )
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn job_events(
-    dashboard: &Dashboard,
-    visitor: &Visitor,
-    id: JobId,
-    batch: Vec<Result<JobUpdate, wharf_store::StoreError>>,
-) -> Vec<Bytes> {
-    let (mut lines, mut last, mut has_changed) = (String::new(), None, false);
-    for update in batch.into_iter().flatten() {
-        match update {
-            JobUpdate::Entry(entry) => {
-                lines.push_str(&job_log::line(&entry).0);
-                last = Some(entry.number.to_string());
-            }
-            JobUpdate::State(_) => has_changed = true,
-        }
+    #[test]
+    fn newer_jobs_are_sought_from_the_newest_on() {
+        let (from, now) = (Timestamp::from_millis(1_000_000), Timestamp::from_millis(2_000_000));
+        let query = |text: &str| JobQuery::parse(text, now).expect("a query");
+        assert!(since(query("state:failed"), from, now).is_some_and(|query| query.to_string().contains("since:1970-")));
+        assert_eq!(since(query("since:2h"), from, now), None);
     }
-    let mut events = Vec::new();
-    if let Some(last) = last {
-        events.push(event("append", Some(&last), &Part { id: "log", html: lines }));
-    }
-    let visitor = visitor.on("jobs/x", dashboard.app.host.now());
-    if has_changed && let Ok(seen) = job::read(&dashboard.app.host, &visitor, id).await {
-        events.push(part("top", &job::top(&visitor, &seen)));
-        events.push(part("middle", &job::middle(&visitor, &seen)));
-        events.push(part("end", &job::end(&seen)));
-    }
-    events
 }

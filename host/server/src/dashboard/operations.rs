@@ -73,6 +73,7 @@ fn name(operation: &BulkOperation) -> &'static str {
         Some("retry") => "Retry",
         Some("cancel") => "Cancel",
         Some("delete") => "Delete",
+        Some("set-priority") => "Set priority",
         _ => "Run now",
     }
 }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use maud::{Markup, html};
 use wharf_runner::Host;
 
-use crate::http::api::{Failure, Hold, Quantiles, Summary};
+use crate::http::api::{Failure, Hold, Quantiles, Summary, TaskSummary, WaitCounts};
 use crate::http::encode;
 
 use super::answer::{Answer, lead_to};
@@ -15,6 +15,7 @@ use super::entry::Dashboard;
 use super::layout::{Frame, Section, page, shape, state};
 use super::pulse::{Known, Pulse};
 use super::text::{ago, brief, count, counted, first_line, line, size};
+use super::verdict::last;
 use super::visitor::Visitor;
 
 /// The number of rows that the list of what needs attention shows of one kind.
@@ -67,14 +68,15 @@ fn numbers(summary: &Summary) -> Markup {
     let hour = || summary.tasks.iter().filter_map(|task| task.hour.as_ref());
     let is_known = summary.covers_s.is_some_and(|covers| covers >= 60);
     let (failed, cpu) = (hour().map(|hour| hour.failed).sum::<u64>(), hour().map(|hour| hour.cpu_ms).sum::<f64>());
+    let span = summary.covers_s.filter(|covers| (60..3600).contains(covers)).map_or("1 h".to_owned(), last);
     let unless_unknown = |text: String| if is_known { text } else { "–".to_owned() };
     let numbers = [
-        ("Running", count(sum(|task| task.running))),
-        ("Waiting", count(sum(|task| task.waiting))),
-        ("Longest due", summary.oldest_due_ms.map_or_else(|| "–".to_owned(), brief)),
-        ("Ended a second", unless_unknown(format!("{:.1}", ended as f64 / 60.0))),
-        ("Failed in 1 h", unless_unknown(count(failed))),
-        ("Guest time in 1 h", unless_unknown(brief(cpu))),
+        ("Running".to_owned(), count(sum(|task| task.running))),
+        ("Waiting".to_owned(), count(sum(|task| task.waiting))),
+        ("Longest due".to_owned(), summary.oldest_due_ms.map_or_else(|| "–".to_owned(), brief)),
+        ("Ended a second".to_owned(), unless_unknown(format!("{:.1}", ended as f64 / 60.0))),
+        (format!("Failed in {span}"), unless_unknown(count(failed))),
+        (format!("Guest time in {span}"), unless_unknown(brief(cpu))),
     ];
     html! { dl class="numbers six" { @for (name, value) in numbers { div { dt { (name) } dd { (value) } } } } }
 }
@@ -136,6 +138,22 @@ fn hold_item(visitor: &Visitor, hold: &Hold) -> Markup {
     }
 }
 
+/// Returns why the jobs of a task wait, as in "3 ready, the oldest for 2 m, 10+ held".
+fn waits(task: &TaskSummary) -> String {
+    let WaitCounts { ready, blocked, held, delayed, retrying, more } = task.waits;
+    let more = if more { "+" } else { "" };
+    let oldest = task.oldest_ready_ms.map_or(String::new(), |ms| format!(", the oldest for {}", brief(ms)));
+    let each = [
+        (ready, "ready", oldest),
+        (blocked, "blocked", String::new()),
+        (held, "held", String::new()),
+        (delayed, "delayed", String::new()),
+        (retrying, "retrying", String::new()),
+    ];
+    let each = each.into_iter().filter(|(number, ..)| *number > 0);
+    each.map(|(number, kind, rest)| format!("{}{more} {kind}{rest}", count(number))).collect::<Vec<_>>().join(", ")
+}
+
 fn tasks(visitor: &Visitor, summary: &Summary) -> Markup {
     let number =
         |value: Option<u64>| html! { @match value { Some(value) => (count(value)), None => span class="dim" { "–" } } };
@@ -171,6 +189,7 @@ fn tasks(visitor: &Visitor, summary: &Summary) -> Markup {
                                         (line(&task.task))
                                     }
                                     @if task.held { span class="why" { "held" } }
+                                    @if task.waiting > 0 { span class="why" { (waits(task)) } span class="under" { (waits(task)) } }
                                 }
                                 td class="num" { (count(task.running)) }
                                 td class="num" { (count(task.waiting)) }
@@ -199,7 +218,7 @@ fn tasks(visitor: &Visitor, summary: &Summary) -> Markup {
                 }
             }
             @if summary.tasks.is_empty() {
-                p class="empty" { "No task has run yet. " a href=(visitor.link("run")) { "Run one by hand" } "." }
+                p class="empty" { "No task has run yet." @if visitor.may_enqueue() { " " a href=(visitor.link("run")) { "Run one by hand" } "." } }
             }
             @if summary.more || summary.tasks.len() > TASKS {
                 p class="note" { "More tasks than these exist; those that used the most processor time are first." }
@@ -225,5 +244,32 @@ fn keys(visitor: &Visitor, summary: &Summary) -> Markup {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_says_why_its_jobs_wait() {
+        let said = |counts, oldest_ready_ms| {
+            let task = "a/b".to_owned();
+            let (minute, hour, wait, run) = (None, None, None, None);
+            waits(&TaskSummary {
+                task,
+                waiting: 9,
+                waits: counts,
+                oldest_ready_ms,
+                running: 0,
+                held: false,
+                minute,
+                hour,
+                wait,
+                run,
+            })
+        };
+        let counts = WaitCounts { ready: 3, blocked: 0, held: 10, delayed: 0, retrying: 0, more: true };
+        assert_eq!(said(counts, Some(120_000.0)), "3+ ready, the oldest for 2 m, 10+ held");
     }
 }

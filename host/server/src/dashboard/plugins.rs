@@ -143,7 +143,7 @@ pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(id): P
                     @if let Some(receive) = &loaded.receive { (receive_section(receive, &loaded.topics)) }
                 }
                 div {
-                    (grants(&catalog, id.as_ref(), &file))
+                    (grants(&visitor, &catalog, id.as_ref(), &file))
                     section {
                         header { h2 { "Imports" } span class="dim" { "what it asks for" } }
                         p class="note chips" {
@@ -247,10 +247,10 @@ fn receive_section(receive: &TaskDocument, topics: &[String]) -> Markup {
     }
 }
 
-/// Returns what the operator's settings grant. Values of the environment and of its configuration may be secrets: their names are
-/// shown.
-fn grants(catalog: &Catalog, id: Option<&PluginId>, file: &PluginFile) -> Markup {
-    let settings = id.and_then(|id| catalog.settings().plugins.get(id));
+/// Returns what the operator's settings grant, to whom may read the settings. Values of the environment and of its configuration may
+/// be secrets: their names are shown.
+fn grants(visitor: &Visitor, catalog: &Catalog, id: Option<&PluginId>, file: &PluginFile) -> Markup {
+    let settings = id.and_then(|id| catalog.settings().plugins.get(id)).filter(|_| visitor.is_admin());
     let notes = id.and_then(|id| catalog.plugin(id)).map(|loaded| &loaded.plugin.notes);
     let mut granted: Vec<(&str, String)> = Vec::new();
     if let Some(settings) = settings {
@@ -265,7 +265,8 @@ fn grants(catalog: &Catalog, id: Option<&PluginId>, file: &PluginFile) -> Markup
     html! {
         section {
             header { h2 { "Grants" } span class="dim" { "what it has" } }
-            @if granted.is_empty() && file.kv.is_none() {
+            @if !visitor.is_admin() { p class="note" { "What the settings grant is shown to a token that is `admin`." } }
+            @else if granted.is_empty() && file.kv.is_none() {
                 p class="note" { "None: no network, no files, no environment, nothing kept." }
             }
             dl class="bill" {
@@ -280,7 +281,7 @@ fn grants(catalog: &Catalog, id: Option<&PluginId>, file: &PluginFile) -> Markup
                     }
                 }
             }
-            @for note in notes.into_iter().flatten() { p class="note" { (lines(&note.to_string())) } }
+            @for note in notes.into_iter().flatten().filter(|_| visitor.is_admin()) { p class="note" { (lines(&note.to_string())) } }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What every page shows of the whole cluster: read at most every other second, however many pages are open; and the last hour, a
 //! minute each, as this host saw it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ pub(super) struct Known {
     pub(super) failures: Vec<Failure>,
     /// The holds in force, at most [`LISTED`].
     pub(super) holds: Vec<Hold>,
+    /// The plugins that this host refused and that no host has loaded.
+    refused: Vec<String>,
 }
 
 /// One minute of the cluster.
@@ -130,10 +132,20 @@ fn sample(at: Timestamp, summary: &Summary) -> Sample {
 async fn read(host: &Host) -> Result<Known, StoreError> {
     let open = FailureFilter { state: Some(FailureState::Open), task: None, after: None, max: LISTED };
     let (summary, failures, holds) = tokio::try_join!(host.summary(), host.failures(open), host.holds(None, LISTED))?;
+    let catalog = host.catalog();
+    let refused = catalog.refused().values().filter_map(|refused| refused.plugin.as_ref());
+    let mut refused: Vec<String> = refused.filter(|id| catalog.plugin(id).is_none()).map(ToString::to_string).collect();
+    if !refused.is_empty() {
+        let nodes = host.nodes().await?;
+        let loaded = nodes.iter().flat_map(|node| &node.plugins).map(|plugin| plugin.plugin.to_string());
+        let loaded: HashSet<String> = loaded.collect();
+        refused.retain(|id| !loaded.contains(id));
+    }
     Ok(Known {
         summary: Summary::new(summary, Some(KEYS)),
         failures: failures.groups.iter().map(Failure::from).collect(),
         holds: holds.holds.iter().map(Hold::from).collect(),
+        refused,
     })
 }
 
@@ -142,14 +154,11 @@ fn verdict(host: &Host, known: &Known) -> Verdict {
     if let Err(reason) = &health.store {
         return Verdict::without_store(&reason.to_string());
     }
-    let catalog = host.catalog();
-    let refused = catalog.refused().values().filter_map(|refused| refused.plugin.as_ref());
-    let refused: Vec<String> = refused.filter(|id| catalog.plugin(id).is_none()).map(ToString::to_string).collect();
     let all = HoldScope::All.to_string();
     let held: Vec<String> = known.holds.iter().map(|hold| hold.what().replace('`', "")).collect();
     Verdict::of(&Signs {
         summary: &known.summary,
-        refused: &refused,
+        refused: &known.refused,
         all_held: known.holds.iter().any(|hold| hold.kind.to_string() == all),
         held: &held,
         draining: health.draining,

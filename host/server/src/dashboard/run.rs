@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::http::Uri;
 use maud::{Markup, html};
-use serde_json::{Map, Value};
 use wharf_core::ids::TaskName;
 use wharf_engine::Task;
 use wharf_runner::{self as runner, Enqueued, Host};
@@ -11,15 +10,15 @@ use wharf_runner::{self as runner, Enqueued, Host};
 use crate::config;
 use crate::http::problem::{Kind, Problem};
 use crate::http::scope::forbidden;
-use crate::http::{enqueue, job_lookup};
-use crate::output::spread;
+use crate::http::{enqueue, job_lookup, memory};
+use crate::output::{escape_json, spread};
 
 use super::answer::{Answer, lead_to};
 use super::entry::FORM_BYTES_MAX;
 use super::form::Form;
 use super::layout::{Frame, Section, marks, page};
-use super::schema_form::{Field, fields, inputs, payload};
-use super::text::{line, lines, size};
+use super::schema_form::{Field, Object, fields, hold, inputs, payload};
+use super::text::{is_kept, line, size};
 use super::visitor::Visitor;
 
 /// The number of tasks that the page offers.
@@ -30,7 +29,7 @@ const TASKS: usize = 500;
 struct Like {
     key: String,
     payload: String,
-    object: Option<Map<String, Value>>,
+    object: Option<Object>,
     note: Option<&'static str>,
 }
 
@@ -43,16 +42,23 @@ pub(super) async fn show(State(host): State<Host>, visitor: Visitor, uri: Uri) -
         if !access.reads() {
             return Err(forbidden(&access, "read").into());
         }
-        let job = job_lookup::job(&host, &access, job_lookup::job_id(id)?).await?.seen.job;
+        let id = job_lookup::job_id(id)?;
+        let _reading = memory::to_read_a_job(host.budget()).await;
+        let job = job_lookup::whole_job(&host, &access, id).await?.seen.job;
         like = like_job(job.lane.key.as_ref().map(ToString::to_string), &job.payload);
         task = Some(job.task);
     }
     let catalog = host.catalog();
     let tasks: Vec<&Task> = catalog.tasks().filter(|task| access.enqueues(&task.name)).take(TASKS).collect();
     let chosen = task.as_ref().and_then(|name| tasks.iter().find(|task| task.name == *name)).copied();
-    let as_json = form.get("as") == Some("json") || (form.get("like").is_some() && like.object.is_none());
-    let shape =
-        chosen.and_then(|task| task.schema.as_ref()).and_then(|schema| fields(schema.text())).filter(|_| !as_json);
+    let as_json = form.get("as") == Some("json");
+    // A form must not drop or change what a payload has: such a one is shown as JSON.
+    let holds = |fields: &Vec<Field>| match (&like.object, form.get("like")) {
+        (Some(object), _) => hold(fields, object),
+        (None, like) => like.is_none(),
+    };
+    let schema = chosen.and_then(|task| task.schema.as_ref()).filter(|_| !as_json);
+    let shape = schema.and_then(|schema| fields(schema.text())).filter(holds);
     let main = content(&visitor, &tasks, task.as_ref(), shape.as_deref(), &like);
     Ok(page(&visitor, &Frame::still("Run a job", Section::Jobs), &main))
 }
@@ -61,9 +67,14 @@ fn like_job(key: Option<String>, payload: &[u8]) -> Like {
     let key = key.unwrap_or_default();
     match std::str::from_utf8(payload) {
         Ok(text) if payload.len() as u64 <= FORM_BYTES_MAX / 3 => {
-            let object = serde_json::from_str(text).ok();
-            let payload = if object.is_some() { spread(text) } else { text.to_owned() };
-            Like { key, payload, object, note: None }
+            let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+            if !is_json && !is_kept(text) {
+                let note = Some("The payload of that job has characters that a form cannot hold.");
+                return Like { key, note, ..Like::default() };
+            }
+            // JSON has escapes of its own for what cannot be seen. Any other text stays as it is.
+            let payload = if is_json { escape_json(&spread(text)).into_owned() } else { text.to_owned() };
+            Like { key, payload, object: serde_json::from_str(text).ok(), note: None }
         }
         Ok(_) => Like { key, note: Some("The payload of that job is too large for a form."), ..Like::default() },
         Err(_) => Like {
@@ -120,7 +131,7 @@ fn content(
                     },
                     None => label class="field" {
                         span { "Payload" }
-                        textarea name="payload" rows="12" spellcheck="false" { (lines(&like.payload)) }
+                        textarea name="payload" rows="12" spellcheck="false" { "\n" (like.payload) }
                         small {
                             "JSON, or any text. At most "
                             (size(FORM_BYTES_MAX / 3))
@@ -138,7 +149,7 @@ fn content(
                     label class="field" { span { "Priority" } input type="number" name="priority" placeholder="0"; }
                     label class="field" {
                         span { "Not before" }
-                        input type="text" name="delay" placeholder="now, or in 10m";
+                        input type="text" name="delay" placeholder="now, or 10m";
                     }
                 }
                 div { button class="primary" { "Run " (line(task.as_str())) } }
@@ -193,5 +204,19 @@ pub(super) async fn run(State(host): State<Host>, visitor: Visitor, form: Form) 
             Err(Problem::new(Kind::LANE_FULL, detail).into())
         }
         None => Err(Problem::new(Kind::INTERNAL, "the host did not report what became of the job").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_begins_as_it_is() {
+        let like = |payload: &str| like_job(None, payload.as_bytes());
+        assert_eq!(like("a\u{200b}\u{202e}b").payload, "a\u{200b}\u{202e}b");
+        let json = like("{\"a\": \"\u{202e}\"}");
+        assert!(json.payload.contains("\\u202e") && json.object.is_some(), "{}", json.payload);
+        assert!(like("[1]").object.is_none() && like("a\0b").note.is_some());
     }
 }

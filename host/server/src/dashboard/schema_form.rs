@@ -1,8 +1,11 @@
 //! A form for the payload of a task, from its schema: one field for each plain property. Whatever is more than that is written as
 //! JSON.
 
+use std::collections::BTreeMap;
+
 use maud::{Markup, html};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::http::problem::Problem;
 
@@ -63,18 +66,44 @@ fn input(of: &Value) -> Option<Input> {
     }
 }
 
+/// An object of JSON, with each value as it was written: a number may have more digits than a machine's.
+pub(super) type Object = BTreeMap<String, Box<RawValue>>;
+
+/// Returns true if a form of these fields gives the payload back that it began with.
+pub(super) fn hold(fields: &[Field], object: &Object) -> bool {
+    object.iter().all(|(name, raw)| {
+        let value: Option<Value> = serde_json::from_str(raw.get()).ok();
+        let field = fields.iter().find(|field| field.name == *name);
+        match (field.map(|field| (&field.input, field.required)), value) {
+            // An empty text that need not be there is left out.
+            (Some((Input::Text, required)), Some(Value::String(text))) => {
+                (required || !text.is_empty()) && super::text::is_kept(&text)
+            }
+            (Some((Input::Number { whole }, _)), Some(Value::Number(_))) => {
+                !whole || raw.get().bytes().all(|byte| byte == b'-' || byte.is_ascii_digit())
+            }
+            (Some((Input::Check, _)), Some(Value::Bool(_))) => true,
+            (Some((Input::Choice(values), _)), Some(value)) => values.contains(&value),
+            _ => false,
+        }
+    })
+}
+
 /// Returns the fields as a part of a form, with the values that a payload has.
-pub(super) fn inputs(fields: &[Field], like: Option<&Map<String, Value>>) -> Markup {
+pub(super) fn inputs(fields: &[Field], like: Option<&Object>) -> Markup {
     let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let of = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or(Value::Null);
     html! {
         @for field in fields {
             @let name = format!("json.{}", field.name);
-            @let value = like.and_then(|like| like.get(&field.name));
+            @let raw = like.and_then(|like| like.get(&field.name));
+            @let value = raw.map(|raw| of(raw));
+            @let value = value.as_ref();
             label class="field" {
                 span { (line(&field.name)) @if field.required { span class="dim" { " required" } } }
                 @match &field.input {
-                    Input::Text => textarea class="one" name=(name) rows="1" required[field.required] spellcheck="false" { (value.map(plain).unwrap_or_default()) },
-                    Input::Number { whole } => input type="number" name=(name) step=(if *whole { "1" } else { "any" }) required[field.required] value=[value.map(plain)];,
+                    Input::Text => textarea class="one" name=(name) rows="1" required[field.required] spellcheck="false" { "\n" (value.map(plain).unwrap_or_default()) },
+                    Input::Number { whole } => input type="number" name=(name) step=(if *whole { "1" } else { "any" }) required[field.required] value=[raw.map(|raw| raw.get())];,
                     Input::Check => select name=(name) { option value="" { "–" } @for word in ["true", "false"] { option value=(word) selected[value.map(plain).as_deref() == Some(word)] { (word) } } },
                     Input::Choice(values) => select name=(name) {
                         option value="" { "–" }
@@ -94,26 +123,23 @@ pub(super) fn inputs(fields: &[Field], like: Option<&Map<String, Value>>) -> Mar
 /// # Errors
 /// If a number is none.
 pub(super) fn payload(fields: &[Field], form: &Form) -> Result<Vec<u8>, Problem> {
-    let mut object = Map::new();
+    let mut object = Object::new();
     for field in fields {
         let Some((_, text)) = form.below("json.").find(|(name, _)| *name == field.name) else { continue };
-        let value = match &field.input {
+        let invalid = || {
+            let expected = "expected a number or a value of the list";
+            Problem::bad_request(format!("`{}`: {expected}, got `{text}`", field.name))
+        };
+        let json = match &field.input {
             Input::Text if text.is_empty() && !field.required => continue,
             // A browser ends the lines of a text with both characters.
-            Input::Text => Value::from(text.replace("\r\n", "\n")),
+            Input::Text => Value::from(text.replace("\r\n", "\n")).to_string(),
             _ if text.trim().is_empty() => continue,
-            Input::Number { .. } | Input::Check | Input::Choice(_) => {
-                serde_json::from_str(text.trim()).map_err(|_| {
-                    Problem::bad_request(format!(
-                        "`{}`: expected a number or a value of the list, got `{text}`",
-                        field.name
-                    ))
-                })?
-            }
+            Input::Number { .. } | Input::Check | Input::Choice(_) => text.trim().to_owned(),
         };
-        object.insert(field.name.clone(), value);
+        object.insert(field.name.clone(), RawValue::from_string(json).map_err(|_| invalid())?);
     }
-    Ok(Value::Object(object).to_string().into_bytes())
+    serde_json::to_vec(&object).map_err(|error| Problem::bad_request(format!("invalid form: {error}")))
 }
 
 #[cfg(test)]
@@ -133,6 +159,36 @@ mod tests {
         assert_eq!(all, serde_json::json!({"text": "a\nb", "pause-ms": 12, "sure": true, "fail": 7}));
         assert_eq!(read("json.text=&json.pause-ms=&json.fail=").unwrap(), serde_json::json!({"text": ""}));
         assert!(read("json.pause-ms=x").is_err());
+    }
+
+    #[test]
+    fn fields_are_used_only_for_a_payload_that_they_give_back() {
+        let fields = fields(SCHEMA).unwrap();
+        let object = |text: &str| serde_json::from_str::<Object>(text).unwrap();
+        for kept in [
+            "{}",
+            r#"{"text": ""}"#,
+            r#"{"text": "a\n\u202e", "pause-ms": 12345678901234567890123, "sure": false, "fail": 7}"#,
+        ] {
+            assert!(hold(&fields, &object(kept)), "{kept}");
+        }
+        for lost in [
+            r#"{"other": 1}"#,
+            r#"{"text": null}"#,
+            r#"{"text": [1]}"#,
+            r#"{"text": "a\r"}"#,
+            r#"{"text": "\u0000"}"#,
+            r#"{"pause-ms": 1.5}"#,
+            r#"{"pause-ms": "1"}"#,
+            r#"{"sure": "true"}"#,
+            r#"{"fail": "other"}"#,
+        ] {
+            assert!(!hold(&fields, &object(lost)), "{lost}");
+        }
+        let long = Form::parse(b"json.pause-ms=12345678901234567890123").unwrap();
+        assert_eq!(payload(&fields, &long).unwrap(), br#"{"pause-ms":12345678901234567890123}"#);
+        let html = inputs(&fields, Some(&object(r#"{"pause-ms": 12345678901234567890123}"#))).into_string();
+        assert!(html.contains("value=\"12345678901234567890123\""), "{html}");
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub(super) fn lines(text: &str) -> Cow<'_, str> {
     escape_text(text)
 }
 
+/// Returns true if a field of a form gives this text back: a browser makes other ends of lines, and another character of a zero.
+pub(super) fn is_kept(text: &str) -> bool {
+    !text.contains(['\r', '\0'])
+}
+
 /// Returns the first line of a text, at most `max` characters long.
 pub(super) fn first_line(text: &str, max: usize) -> String {
     let first = text.lines().next().unwrap_or_default();

@@ -31,7 +31,7 @@ pub(super) struct Verdict {
 /// The facts that a verdict is made of.
 pub(super) struct Signs<'s> {
     pub(super) summary: &'s Summary,
-    /// The plugins whose only version was refused.
+    /// The plugins that this host refused and that no host has loaded.
     pub(super) refused: &'s [String],
     /// True if a hold is on all jobs.
     pub(super) all_held: bool,
@@ -95,7 +95,7 @@ impl Verdict {
             let what = format!("{} fails: {} of {} attempts in the last minute.", task, count(failed), count(ended));
             let others = tasks.iter().filter_map(failing).count() - 1;
             let rest = match others {
-                0 => "Every other task moves.".to_owned(),
+                0 => String::new(),
                 others => format!("{} more, too.", counted(others as u64, "task fails", "tasks fail")),
             };
             return Verdict::new(Tone::Bad, what)
@@ -105,7 +105,9 @@ impl Verdict {
         let moved: u64 = tasks.iter().filter_map(|task| task.minute.as_ref()).map(|minute| minute.ended).sum();
         let oldest = oldest_due_ms.unwrap_or_default();
         let waits = format!("The oldest job has been due for {}.", brief(oldest));
-        if oldest > STUCK_MS && moved == 0 && running == 0 {
+        // Until all hosts have run for a minute, nobody knows what ended in it.
+        let is_young = covers < 60;
+        if !is_young && oldest > STUCK_MS && moved == 0 && running == 0 {
             let wait = counted(waiting, "job waits", "jobs wait");
             if let Some(verdict) = held(signs, format!("{wait} and none runs")) {
                 return verdict.rest(waits);
@@ -120,6 +122,10 @@ impl Verdict {
                 "jobs run.",
             ));
         }
+        if is_young {
+            return Verdict::new(Tone::Unknown, "How it goes is not known yet: a host has just started.")
+                .rest(format!("{} wait, {} run.", count(waiting), count(running)));
+        }
         if oldest > LATE_MS {
             if let Some(verdict) = held(signs, counted(waiting, "job waits", "jobs wait")) {
                 return verdict.rest(waits);
@@ -133,14 +139,10 @@ impl Verdict {
                 ))
                 .todo("See what waits", "jobs?state=waiting");
         }
-        if covers < 60 {
-            return Verdict::new(Tone::Unknown, "How it goes is not known yet: a host has just started.")
-                .rest(format!("{} wait, {} run.", count(waiting), count(running)));
-        }
         let failed: u64 = tasks.iter().filter_map(|task| task.hour.as_ref()).map(|hour| hour.failed).sum();
         let of_hour = match failed {
-            0 => "No attempt failed in the last hour.".to_owned(),
-            failed => format!("{} failed in the last hour.", counted(failed, "attempt", "attempts")),
+            0 => format!("No attempt failed in the last {}.", last(covers)),
+            failed => format!("{} failed in the last {}.", counted(failed, "attempt", "attempts"), last(covers)),
         };
         if waiting + running == 0 && moved == 0 {
             return Verdict::new(Tone::Idle, "All is done: nothing waits, nothing runs.").rest(of_hour);
@@ -152,6 +154,11 @@ impl Verdict {
         );
         Verdict::new(Tone::Good, what).rest(of_hour)
     }
+}
+
+/// Returns the time that the numbers of the last hour are of, where the hosts have run for so many seconds.
+pub(super) fn last(covers_s: u64) -> String {
+    if covers_s >= 3600 { "hour".to_owned() } else { format!("{} m", (covers_s / 60).max(1)) }
 }
 
 /// Returns the verdict where holds may be why jobs wait.
@@ -258,5 +265,9 @@ mod tests {
         assert_eq!((unknown.tone, unknown.todo), (Tone::Unknown, None));
         let young = verdict(vec![task("a/b", 0, 1, 0, 0)], 0.0, |summary, _| summary.covers_s = Some(5));
         assert_eq!(young.tone, Tone::Unknown);
+        let backlog = verdict(vec![task("a/b", 9, 0, 0, 0)], 700_000.0, |summary, _| summary.covers_s = Some(5));
+        assert_eq!((backlog.tone, backlog.todo), (Tone::Unknown, None), "after a restart, nobody knows what moved");
+        let short = verdict(vec![task("a/b", 0, 1, 5, 0)], 0.0, |summary, _| summary.covers_s = Some(130));
+        assert_eq!(short.rest, "No attempt failed in the last 2 m.");
     }
 }

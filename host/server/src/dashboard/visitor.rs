@@ -29,6 +29,10 @@ pub(crate) struct Visit {
     pub(super) mark: String,
     /// True if the visitor came with a cookie, and may leave.
     pub(super) has_cookie: bool,
+    /// The end of the cookie's time, if the visitor came with one.
+    pub(super) until: Option<Timestamp>,
+    /// True if the request changes nothing, so that it may be repeated.
+    pub(super) is_safe: bool,
     /// The way from the page up to the root of the dashboard: `./`, or `../` for each level.
     pub(super) base: String,
     /// The address of the page below the root, with its query.

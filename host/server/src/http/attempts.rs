@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use wharf_core::attempt::Attempt;
 use wharf_core::ids::JobId;
 use wharf_runner::Host;
 
@@ -30,10 +31,22 @@ pub(crate) async fn attempts(host: &Host, access: &Access, id: JobId) -> Result<
     if attempts.is_empty() || access.key().is_some() {
         job_lookup::job(host, access, id).await?;
     }
-    let mut list = AttemptList::from(&*attempts);
+    Ok(seen_by(&attempts, access))
+}
+
+/// Returns the attempts of a job that the client is known to see.
+///
+/// # Errors
+/// If the store failed.
+pub(crate) async fn of_seen_job(host: &Host, access: &Access, id: JobId) -> Result<AttemptList, Problem> {
+    Ok(seen_by(&host.attempts(id).await?, access))
+}
+
+fn seen_by(attempts: &[Attempt], access: &Access) -> AttemptList {
+    let mut list = AttemptList::from(attempts);
     if access.key().is_some() {
         // It does not learn which hosts there are.
         list.attempts.iter_mut().for_each(|attempt| attempt.node_name = None);
     }
-    Ok(list)
+    list
 }

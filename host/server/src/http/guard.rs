@@ -20,6 +20,10 @@ static OF_PROXIES: [HeaderName; 6] = [
 
 /// Says where a request comes from; browsers set it, and no page can.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// Says what a browser wants an answer for.
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+/// Says what a browser makes of an answer.
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 /// The name that the client of a proxy asked for.
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -96,21 +100,23 @@ impl Guard {
         }
     }
 
-    /// Checks the way of a request for a page of the dashboard: the name in `Host`, the proxies on its way, and, if it may change
-    /// something, the page that sent it. What the visitor may do is not checked here.
+    /// Checks the way of a request for a page of the dashboard: the name in `Host`, the proxies on its way, and the page that sent it.
+    /// A page of another site may only lead to one. What the visitor may do is not checked here.
     ///
     /// # Errors
     /// The problem of a request that is not let in.
     pub(crate) fn check_page(&self, request: &Parts) -> Result<(), Problem> {
         let host = self.check_names(request, false)?;
-        if request.method.is_safe() {
-            return Ok(());
-        }
         let headers = &request.headers;
+        let is_visit = request.method.is_safe()
+            && single(headers, &SEC_FETCH_MODE)? == Some("navigate")
+            && single(headers, &SEC_FETCH_DEST)? == Some("document");
         // A browser that says where a request comes from is believed: no page can set this header, and a proxy that replaces
         // `Host` leaves it.
         match (single(headers, &SEC_FETCH_SITE)?, single(headers, &header::ORIGIN)?) {
             (Some("same-origin" | "none"), _) | (None, None) => Ok(()),
+            // A link: the browser shows the page, and the other site gets nothing of it.
+            (Some(_), None) if is_visit => Ok(()),
             (Some(_), origin) => Err(foreign(origin.unwrap_or("another site"))),
             (None, Some(origin)) => {
                 let forwarded = single(headers, &X_FORWARDED_HOST)?;
@@ -348,11 +354,16 @@ mod tests {
         for site in ["same-site", "cross-site", "x"] {
             let own = (origin.clone(), "http://127.0.0.1:7070");
             assert!(sent(&open(), "POST", &[HERE, (fetch.clone(), site), own]).unwrap_err().contains("cross-origin"));
-            assert_eq!(sent(&open(), "GET", &[HERE, (fetch.clone(), site)]), Ok(()), "a link from elsewhere is let in");
+            let link = [HERE, (fetch.clone(), site), (SEC_FETCH_MODE, "navigate"), (SEC_FETCH_DEST, "document")];
+            assert_eq!(sent(&open(), "GET", &link), Ok(()), "a link from elsewhere is let in");
+            for other in [&link[..2], &link[..3], &[HERE, link[1].clone(), (SEC_FETCH_MODE, "cors")]] {
+                assert!(sent(&open(), "GET", other).unwrap_err().contains("cross-origin"), "a picture or a stream");
+            }
         }
         assert_eq!(sent(&open(), "POST", &[HERE]), Ok(()), "no browser");
         assert_eq!(sent(&open(), "POST", &[HERE, (origin.clone(), "http://127.0.0.1:7070")]), Ok(()));
         assert!(sent(&open(), "POST", &[HERE, (origin.clone(), public)]).unwrap_err().contains("cross-origin"));
+        assert!(sent(&open(), "GET", &[HERE, (origin.clone(), public)]).unwrap_err().contains("cross-origin"));
         let forwarded = [HERE, (origin.clone(), public), (X_FORWARDED_HOST, "jobs.example.com")];
         assert_eq!(sent(&with_token("0123456789abcdef"), "POST", &forwarded), Ok(()));
         assert!(sent(&open(), "GET", &[(header::HOST, "evil.example")]).unwrap_err().contains("cross-origin"));

@@ -47,27 +47,41 @@ pub(crate) async fn result(
     let id = job_lookup::job_id(&id)?;
     // A result that is shared is known without its job.
     job_lookup::check(&host, &access, id).await?;
-    let result = shared.get_or_load(SharedName::Result(id), read_result(&host, &access, id)).await?;
+    let result = shared.get_or_load(SharedName::Result(id), read_bytes(&host, &access, id, BytesOf::Result)).await?;
     Ok((harmless_headers(result.media_type().await), result.bytes()).into_response())
 }
 
-/// Reads a result from the store, and holds room for it until it is sent. Where there is none, it is read again when there is.
-async fn read_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes, Problem> {
-    let bytes = {
-        let _reading = memory::to_read_a_job(host.budget()).await;
-        let result = stored_result(host, access, id).await?;
-        if let Some(result) = memory::with_room_now(host.budget(), &result) {
-            return Ok(result);
-        }
-        result.len()
-    };
-    let room = memory::room_to_send(host.budget(), bytes).await?;
-    let _reading = memory::to_read_a_job(host.budget()).await;
-    Ok(memory::held_for(stored_result(host, access, id).await?, Some(room)))
+/// The bytes of a job that are sent as they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum BytesOf {
+    Payload,
+    Result,
 }
 
-async fn stored_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes, Problem> {
+/// Reads the payload or the result of a job from the store, and holds room for the bytes until they are sent. Where there is no room,
+/// the job is read again when there is.
+///
+/// # Errors
+/// If the client does not see the job, there is no such result, or the store failed.
+pub(crate) async fn read_bytes(host: &Host, access: &Access, id: JobId, of: BytesOf) -> Result<Bytes, Problem> {
+    let length = {
+        let _reading = memory::to_read_a_job(host.budget()).await;
+        let bytes = stored_bytes(host, access, id, of).await?;
+        if let Some(bytes) = memory::with_room_now(host.budget(), &bytes) {
+            return Ok(bytes);
+        }
+        bytes.len()
+    };
+    let room = memory::room_to_send(host.budget(), length).await?;
+    let _reading = memory::to_read_a_job(host.budget()).await;
+    Ok(memory::held_for(stored_bytes(host, access, id, of).await?, Some(room)))
+}
+
+async fn stored_bytes(host: &Host, access: &Access, id: JobId, of: BytesOf) -> Result<Bytes, Problem> {
     let JobView { seen, .. } = job_lookup::whole_job(host, access, id).await?;
+    if let BytesOf::Payload = of {
+        return Ok(Bytes::from_owner(seen.job.payload));
+    }
     if let Some(result) = finished(&seen.job)? {
         return Ok(Bytes::from_owner(result));
     }

@@ -21,6 +21,8 @@ const TYPED_INLINE_BYTES_MAX: usize = 256 * 1024;
 pub(crate) enum SharedName {
     /// Event of an entry of a job's log, by the entry's number.
     Entry(JobId, u64),
+    /// Payload of a job.
+    Payload(JobId),
     /// Result of a job that succeeded: such a job never runs again.
     Result(JobId),
 }

@@ -16,13 +16,17 @@ function say(text) {
   if (link && link.textContent !== text) link.textContent = text;
 }
 
-// A part that the visitor is in, with the keyboard or a selection, is left alone until they have left it.
+// A part that the visitor is in, with the keyboard or a selection, is left alone until they have left it. A box that has the focus
+// only so that it can be scrolled gets the focus back.
 function isInUse(element) {
   const chosen = getSelection();
   const selects = chosen && !chosen.isCollapsed && element.contains(chosen.anchorNode);
   const focused = document.activeElement;
-  return selects || (focused !== element && element.contains(focused) && focused !== document.body);
+  return selects || (focused !== element && element.contains(focused) && !focused.matches("[tabindex]"));
 }
+
+// Rows under the pointer do not move.
+const isPointedAt = (element) => element.querySelector("tr:hover") !== null;
 
 function fragment(html) {
   const template = document.createElement("template");
@@ -32,10 +36,15 @@ function fragment(html) {
 
 function setPart(id, html) {
   const element = byId(id);
-  if (!element || isInUse(element)) return !element;
-  const scrolled = [...element.querySelectorAll("[tabindex]")].map((box) => box.scrollTop);
+  if (!element || isInUse(element) || isPointedAt(element)) return !element;
+  const boxes = [...element.querySelectorAll("[tabindex]")];
+  const scrolled = boxes.map((box) => box.scrollTop);
+  const focused = boxes.indexOf(document.activeElement);
   element.replaceChildren(fragment(html));
-  element.querySelectorAll("[tabindex]").forEach((box, at) => { box.scrollTop = scrolled[at] ?? 0; });
+  element.querySelectorAll("[tabindex]").forEach((box, at) => {
+    box.scrollTop = scrolled[at] ?? 0;
+    if (at === focused) box.focus({ preventScroll: true });
+  });
   return true;
 }
 
@@ -60,6 +69,7 @@ function frame() {
   timer = undefined;
   for (const [key, change] of pending) if (change()) pending.delete(key);
   if (pending.size > 0) timer = setTimeout(frame, 1000);
+  if (source?.readyState === EventSource.OPEN) say(pending.size > 0 ? "paused while in use" : "live");
 }
 
 function later(key, change) {
@@ -111,8 +121,20 @@ function open() {
     if (source?.readyState !== EventSource.CLOSED) return;
     // An answer that is an error ends the source for good.
     close();
+    askWhetherSignedOut();
     setTimeout(open, Math.min(30_000, 500 * 2 ** tries++) * (0.5 + Math.random()));
   });
+}
+
+// Where the session is over, no stream comes back: only the visitor can sign in.
+async function askWhetherSignedOut() {
+  const answer = await fetch(address(), { method: "HEAD", headers: { accept: "text/event-stream" } }).catch(() => undefined);
+  const link = byId("link");
+  if (answer?.status !== 401 || !link) return;
+  const again = document.createElement("a");
+  again.href = location.href;
+  again.textContent = "Sign in again";
+  link.replaceChildren(again);
 }
 
 function close() {
@@ -133,10 +155,13 @@ function length(seconds) {
   return `${Math.floor(seconds / 86_400)} d`;
 }
 
+// The host's clock, by which all times are, may differ from this machine's.
+const ahead = Date.now() - Number(page.now ?? Date.now());
+
 function age() {
   if (document.hidden) return;
   for (const time of document.querySelectorAll("time[data-ago]")) {
-    const seconds = Math.round((Date.now() - Date.parse(time.dateTime)) / 1000);
+    const seconds = Math.round((Date.now() - ahead - Date.parse(time.dateTime)) / 1000);
     const text = seconds < 0 ? `in ${length(-seconds)}` : seconds === 0 ? "now" : `${length(seconds)} ago`;
     if (time.textContent !== text) time.textContent = text;
   }
