@@ -79,10 +79,12 @@ impl ScheduleSync {
             && synced == file
         {
             let left = INTERVAL.saturating_sub(at.elapsed());
-            match is_shared || self.is_open {
-                false => return Ok(None),
-                true if !left.is_zero() && !(self.is_open && self.was_changed) => return Ok(Some(left)),
-                true => {}
+            if !is_shared && !self.is_open {
+                return Ok(None);
+            }
+            let is_due = left.is_zero() || self.is_open && self.was_changed;
+            if !is_due {
+                return Ok(Some(left));
             }
         }
         self.was_changed = false;

@@ -158,7 +158,7 @@ impl Schedule {
             OverlapPolicy::Allow | OverlapPolicy::Skip => false,
         });
         let in_the_way = in_the_way.filter(|_| firing.by.is_none()).map(|(id, _)| *id);
-        let last = firing.ticks.iter().filter_map(|tick| tick.tick).last();
+        let last = firing.ticks.iter().rev().find_map(|tick| tick.tick);
         let held_back = last.filter(|_| in_the_way.is_some() && !paused);
         if paused {
             let reason = format!("its last {} jobs have failed", schedule.failures);

@@ -37,7 +37,7 @@ pub(crate) fn exact(number: &str) -> Option<i128> {
     let power = exponent.checked_sub(fraction.len() as i64)?.checked_add(zeros)?;
     let trimmed = trimmed.trim_start_matches('0');
     // 20 digits are enough for every integer of 64 bits.
-    if power < 0 || power > 20 || trimmed.len() as i64 + power > 20 {
+    if !(0..=20).contains(&power) || trimmed.len() as i64 + power > 20 {
         return None;
     }
     let value = trimmed.parse::<i128>().ok()?.checked_mul(10_i128.checked_pow(power as u32)?)?;

@@ -19,7 +19,7 @@ pub(super) fn step_or_start(rng: &mut Rng, world: &World) -> Operation {
 
 pub(super) fn start(rng: &mut Rng, world: &World) -> Operation {
     let now = world.oracle.now();
-    Operation::StartOperation(Box::new(NewOperation {
+    Operation::StartBulk(Box::new(NewOperation {
         id: world.oracle.next_id().unwrap(),
         act: one_of(rng, &BulkAct::ALL),
         query: JobQuery::parse("key:a", now).unwrap(),
@@ -34,7 +34,7 @@ pub(super) fn start(rng: &mut Rng, world: &World) -> Operation {
 pub(super) fn cancel(rng: &mut Rng, world: &World) -> Operation {
     match world.open.is_empty() {
         true => start(rng, world),
-        false => Operation::CancelOperation(one_of(rng, &world.open).id, author(rng)),
+        false => Operation::CancelBulk(one_of(rng, &world.open).id, author(rng)),
     }
 }
 

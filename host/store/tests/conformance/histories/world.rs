@@ -214,7 +214,7 @@ impl World {
                     occurred.insert("deleted holds");
                 }
             }
-            Operation::StartOperation(new) => {
+            Operation::StartBulk(new) => {
                 occurred.insert("operation started");
                 call!(self, start_operation(*new));
             }
@@ -222,7 +222,7 @@ impl World {
                 let taken = call!(self, take_operation_step(step));
                 note_step(&step, taken.as_ref(), occurred);
             }
-            Operation::CancelOperation(id, by) => {
+            Operation::CancelBulk(id, by) => {
                 if call!(self, cancel_operation(id, by)).is_some() {
                     occurred.insert("operation cancelled");
                 }
