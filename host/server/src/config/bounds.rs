@@ -200,6 +200,7 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("schedule-ticks-kept", hard::SCHEDULE_TICKS_KEPT.to_string()),
         ("schedule-pause-after-max", hard::SCHEDULE_PAUSE_AFTER_MAX.to_string()),
         ("schedule-reason-bytes-max", bytes(hard::SCHEDULE_REASON_BYTES_MAX as u64)),
+        ("schedule-jobs-fired-max", hard::SCHEDULE_JOBS_FIRED_MAX.to_string()),
         ("schedules-fired-max", hard::SCHEDULES_FIRED_MAX.to_string()),
     ]
 }
