@@ -619,9 +619,6 @@ fn note_recorded(event: &Event, result: &Result<Recorded, Refusal>, occurred: &m
             return;
         }
     };
-    if recorded.regressed.is_some() {
-        occurred.insert("regressed");
-    }
     recorded.children.iter().for_each(|child| note_inserted(child, true, occurred));
     occurred.insert(match event {
         Event::Claimed { .. } => panic!("a lease was given past the limits"),
