@@ -69,8 +69,9 @@ impl Browser {
         let at = |path: &str| root.join(path);
         let folders = ["x86_64-linux-gnu", "x86_64-linux-gnu/pulseaudio", "x86_64-linux-gnu/nss", "aarch64-linux-gnu"];
         let mut libraries: Vec<PathBuf> = folders.iter().map(|folder| at(&format!("usr/lib/{folder}"))).collect();
-        libraries.extend(std::env::var_os("LD_LIBRARY_PATH").map(PathBuf::from));
-        let libraries = std::env::join_paths(libraries).expect("paths without colons");
+        let inherited = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+        libraries.extend(std::env::split_paths(&inherited).filter(|path| !path.as_os_str().is_empty()));
+        let libraries = std::env::join_paths(libraries).expect("a folder without a colon");
         let fonts = profile.path().join("fonts.conf");
         std::fs::write(&fonts, FONTS.replace("ROOT", &root.display().to_string()))
             .expect("the fonts' settings can be written");
