@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::harness::{Host, Setup};
+use plugin_kit::language::Language;
+
+use crate::harness::{Host, Setup, component, eventually};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -123,4 +125,31 @@ fn the_quickstart_shows_what_comes() {
         }
     }
     assert!(compared > 30, "the output is found: {compared}");
+}
+
+#[test]
+fn the_readmes_plugin_is_a_task() {
+    // So that its dependencies are there.
+    component("functions");
+    let host = Setup::default().start();
+    let program = Path::new(env!("CARGO_BIN_EXE_wharf"));
+    let made =
+        Command::new(program).args(["new", "shout", "--language", "rust", "--plain"]).current_dir(host.dir()).output();
+    assert!(made.expect("the binary starts").status.success());
+    let blocks = blocks(&root().join("README.md"));
+    let code = blocks.iter().find(|block| block.fence == "rust").expect("the README has a plugin");
+    assert!(code.text.lines().count() <= 6, "six lines:\n{}", code.text);
+    std::fs::write(host.dir().join("shout/src/lib.rs"), &code.text).expect("it can be written");
+    let mut shell = Command::new("sh");
+    shell.arg("shout/build.sh").current_dir(host.dir()).env_remove("CARGO_TARGET_DIR");
+    let built = shell.envs(plugins::environment(Language::Rust).expect("the tools are there")).output();
+    let built = built.expect("a shell starts");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    host.put_plugin("shout", &host.dir().join("shout/shout.wasm"));
+    let loaded = || host.client().get("/v1/plugins").ok().to_string().contains("shout/shout").then_some(());
+    eventually("it is loaded", loaded);
+    let session = blocks.iter().find(|block| block.fence == "console").expect("the README calls it");
+    let (command, shown) = session.text.split_once('\n').expect("a command and its output");
+    let wrote = run(&host, command.strip_prefix("$ ").expect("a prompt"));
+    assert_eq!(wrote.trim(), shown.trim());
 }
