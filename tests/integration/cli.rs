@@ -86,20 +86,7 @@ fn a_host_that_is_not_there_is_said() {
 }
 
 #[test]
-fn every_command_is_in_the_readme_and_completes() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).expect("the README");
-    let help = succeeds(wharf().arg("--help"));
-    let commands = help.split("Commands:").nth(1).expect("a list of commands").lines().skip(1);
-    let mut found = 0;
-    for line in commands.take_while(|line| line.starts_with("  ")) {
-        let Some(name) = line.split_whitespace().next().filter(|_| !line.starts_with("   ")) else { continue };
-        if name == "help" {
-            continue;
-        }
-        found += 1;
-        assert!(readme.contains(&format!("wharf {name}")), "the README does not name `wharf {name}`");
-    }
-    assert!(found >= 8, "{help}");
+fn every_shell_completes() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(succeeds(wharf().args(["completion", shell])).contains("enqueue"), "{shell}");
     }

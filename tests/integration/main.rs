@@ -20,6 +20,7 @@ mod cluster;
 mod dashboard;
 mod dashboard_pictures;
 mod deployment;
+mod documents;
 mod durable_broadcasts;
 mod elsewhere;
 mod faces;

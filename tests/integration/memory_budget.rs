@@ -15,7 +15,7 @@ use crate::harness::{Client, Host, Setup, component, eventually, eventually_with
 const MIB: u64 = 1 << 20;
 const BUDGET: u64 = 256 * MIB;
 /// What a host takes besides its budget: its program and libraries, compiled code, the store's pages, sockets, and what its
-/// allocator holds back; here with 42 plugins. README states it.
+/// allocator holds back; here with 42 plugins. host/docs/memory.md states it.
 const OVERHEAD: u64 = 384 * MIB;
 const SUBSCRIBERS: usize = 40;
 

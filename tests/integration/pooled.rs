@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::{Host, Pooler, Postgres, Setup, eventually};
 
 const DEAF: &str = "nudges of other hosts do not arrive";
-/// So often a host looks by itself, as README has it.
+/// So often a host looks by itself, as host/docs/clustering.md has it.
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
 
 /// Two hosts, of which the first has room for one attempt.

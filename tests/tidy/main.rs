@@ -3,6 +3,8 @@
 mod docs;
 mod layers;
 mod licences;
+mod pages;
+mod readme;
 mod streams;
 mod words;
 

@@ -57,6 +57,63 @@
 //! # }
 //! ```
 //!
+//! # Embedding a host in an axum program
+//!
+//! A route that enqueues its body as a job, and another one that returns the result. The host drains when the program is asked to end.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use axum::Router;
+//! use axum::body::Bytes;
+//! use axum::extract::{Path, State};
+//! use axum::http::StatusCode;
+//! use axum::routing::{get, post};
+//! use wharf_core::ids::JobId;
+//! use wharf_engine::{CacheSettings, Compile, Engine};
+//! use wharf_runner::{EnqueueError, Enqueued, Host, Parts, Request, Settings};
+//! use wharf_store::{StoreError, SystemClock, open};
+//!
+//! type Refused = (StatusCode, String);
+//!
+//! async fn enqueue(State(host): State<Host>, Path((plugin, task)): Path<(String, String)>, body: Bytes) -> Result<String, Refused> {
+//!     let request = Request { task: format!("{plugin}/{task}"), payload: body.to_vec(), ..Request::default() };
+//!     let refused = |error: EnqueueError| (StatusCode::UNPROCESSABLE_ENTITY, error.to_string());
+//!     match host.enqueue(vec![request]).await.map_err(refused)?.remove(0) {
+//!         Enqueued::Added(id) | Enqueued::Duplicate(id) => Ok(id.to_string()),
+//!         Enqueued::Discarded { .. } => Err((StatusCode::CONFLICT, "its lane is full".to_owned())),
+//!     }
+//! }
+//!
+//! async fn result(State(host): State<Host>, Path(id): Path<String>) -> Result<Vec<u8>, Refused> {
+//!     let id = id.parse::<JobId>().map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+//!     let failed = |error: StoreError| (StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+//!     let ended = host.wait(id, Duration::from_secs(30)).await.map_err(failed)?;
+//!     let output = ended.and_then(|snapshot| snapshot.job.result);
+//!     output.map(|output| output.to_vec()).ok_or((StatusCode::NOT_FOUND, "it has no result yet".to_owned()))
+//! }
+//!
+//! # async fn example(settings: Settings, end: impl Future<Output = ()> + Send + 'static) -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::new(wharf_engine::Settings {
+//!     attempts: 64,
+//!     broadcast_calls: 64,
+//!     guest_threads: 4,
+//!     cache: CacheSettings::in_folder("/var/cache/wharf"),
+//!     compile: Compile::InProcess,
+//!     memory_budget: 1 << 30,
+//!     extra_ca: None,
+//! })?;
+//! let store = open("sqlite:jobs.db", Arc::new(SystemClock)).await?;
+//! let host = Host::start(Parts { store, engine }, settings, |_| {}).await?;
+//! let routes = Router::new().route("/jobs/{plugin}/{task}", post(enqueue)).route("/results/{id}", get(result));
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! axum::serve(listener, routes.with_state(host.clone())).with_graceful_shutdown(end).await?;
+//! host.drain(Duration::from_secs(20)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Modules are declared in reading order; each uses only those above it.
 
 #![warn(missing_docs)]

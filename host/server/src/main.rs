@@ -3,6 +3,8 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+#[cfg(test)]
+mod documents;
 mod output;
 mod stderr;
 mod signals;

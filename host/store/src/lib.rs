@@ -1,6 +1,27 @@
 //! The durable queue: stores jobs, leases and the logs of attempts, and knows nothing of WebAssembly, HTTP or plugins.
 //!
-//! A backend reads rows, lets `wharf_core` decide, and writes rows, so that each rule exists once.
+//! - [`open`] opens the store that an address names: [`MemoryStore`], [`SqliteStore`] or [`PostgresStore`].
+//! - [`Store`] is what a host asks of any of them: the sum of [`Queue`], [`NodeRegistry`], [`KvStore`] and others, one for each subject.
+//! - [`Clock`] is the time by which leases are judged. Several hosts on PostgreSQL go by the database's clock.
+//! - [`StoreError`] says what a caller does next: ask again, give up, or find out what became of a write.
+//!
+//! A backend reads rows, lets `wharf_core` decide, and writes rows, so that each rule exists once. One suite of tests,
+//! `tests/conformance`, holds for all of them.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use wharf_store::{JobFilter, SystemClock, open};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = open("sqlite:wharf.db", Arc::new(SystemClock)).await?;
+//! let page = store.jobs(JobFilter { max: 10, ..JobFilter::default() }).await?;
+//! for job in page.jobs {
+//!     println!("{} {}", job.id, job.task);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

@@ -3,6 +3,7 @@
 use clap::CommandFactory;
 
 use super::{CommandLine, Parser, flags};
+use crate::documents::{blocks, calls_of_wharf};
 
 /// Appends the help texts of a command and its subcommands.
 fn help(command: &mut clap::Command, name: &str, all: &mut String) {
@@ -87,4 +88,29 @@ fn a_running_host_is_asked_for_its_settings_with_an_address_or_without() {
     assert_eq!(running(&["config", "--host", "http://b:1"]), (true, Some("http://b:1".to_owned())));
     assert_eq!(running(&["node", "list", "--host", "http://b:1"]), (false, Some("http://b:1".to_owned())));
     assert!(CommandLine::try_parse_from(["wharf", "node", "list", "--host"]).is_err());
+}
+
+#[test]
+fn every_call_in_the_documents_is_one_that_the_command_line_takes() {
+    let mut found = 0;
+    for block in blocks() {
+        let text = match block.language.as_str() {
+            "sh" => block.text,
+            // Of a session only the lines behind a prompt are calls.
+            "console" | "text" => {
+                block.text.lines().filter_map(|line| line.strip_prefix("$ ")).collect::<Vec<_>>().join("\n")
+            }
+            _ => continue,
+        };
+        for call in calls_of_wharf(&text) {
+            found += 1;
+            let words = ["wharf".to_owned()].into_iter().chain(call);
+            if let Err(error) = CommandLine::try_parse_from(words)
+                && error.use_stderr()
+            {
+                panic!("{}: {error}", block.place);
+            }
+        }
+    }
+    assert!(found > 50, "the calls are found: {found}");
 }

@@ -1,5 +1,6 @@
 //! Settings as users write them, and the errors that they get.
 
+mod documents;
 mod outside;
 mod reloaded;
 
