@@ -20,6 +20,7 @@ mod cluster;
 mod dashboard;
 mod dashboard_pictures;
 mod deployment;
+mod draining;
 mod durable_broadcasts;
 mod elsewhere;
 mod faces;

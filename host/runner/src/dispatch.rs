@@ -47,7 +47,10 @@ const MESSAGES_PER_TURN: usize = 4096;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Load {
     pub(crate) running: u32,
+    /// The host claims no jobs, as it stops or an operator drains it.
     pub(crate) draining: bool,
+    /// The host stops: it does not claim again.
+    pub(crate) stopping: bool,
     pub(crate) stopped: bool,
 }
 
@@ -184,7 +187,9 @@ impl Dispatch {
     }
 
     fn publish_load(&self, stopped: bool) {
-        let load = Load { running: self.planner.running(), draining: self.planner.is_draining(), stopped };
+        let planner = &self.planner;
+        let (draining, stopping) = (planner.is_draining(), planner.is_stopping());
+        let load = Load { running: planner.running(), draining, stopping, stopped };
         self.parts.load.send_if_modified(|shown| std::mem::replace(shown, load) != load);
     }
 

@@ -1,4 +1,4 @@
-//! The handle of a running host. Every request of a client is a method here, those of operators in `host/operating.rs`.
+//! The handle of a running host. Every request of a client is a method here, those of operators in the files below it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +35,11 @@ use crate::start::{Parts, RunningHost, Settings, StartError, start};
 use crate::summary::{self, Summary};
 use crate::wait_reason::{JobView, ThisNode, nodes_for, why_waiting};
 
+mod draining;
 mod operating;
 mod scheduling;
+
+pub use draining::{DrainError, DrainedNode};
 
 /// Time for which the end of a host waits for each: its deregistration, and the tasks that were stopped.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -121,7 +124,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// Returns [`BroadcastError::Draining`] while the host is stopping, `TooMany` if as many broadcasts are open as may be,
+    /// Returns [`BroadcastError::Draining`] while the host is stopping or drained, `TooMany` if as many broadcasts are open as may be,
     /// `Loading` while the host has just started, and `BadTopic`, `TooLarge`, `TooLong` or `FirstOfNone` if the request is
     /// invalid.
     pub fn broadcast(&self, request: Broadcast) -> Result<Replies, BroadcastError> {
@@ -390,6 +393,7 @@ impl Host {
             running: load.running,
             capacity: self.0.capacity,
             draining: load.draining,
+            stopping: load.stopping,
             broadcasts: self.0.broadcasts.open(),
             first_scan_done: *self.0.first_scan.borrow(),
             alive: !load.stopped && self.0.load.has_changed().is_ok(),

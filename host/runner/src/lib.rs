@@ -114,7 +114,7 @@ pub use broadcast::{Batch, BatchJob, Broadcast, BroadcastError, Replies};
 pub use catalog::{Catalog, Loaded, PendingFile, Refused, Step};
 pub use follow::JobUpdate;
 pub use holds_view::{HoldError, HoldSet};
-pub use host::Host;
+pub use host::{DrainError, DrainedNode, Host};
 pub use limits_view::{GroupLimits, LimitError};
 pub use live_settings::{LiveSettings, SettingsChanges, SettingsRejection};
 pub use notice::{AttemptEnded, BroadcastEnded, BroadcastEnding, Notice};

@@ -321,7 +321,14 @@ pub enum Notice {
         /// Time that the round took.
         took: Duration,
     },
-    /// The host started to drain: it claims no more jobs.
+    /// An operator drained this node, or let it claim jobs again.
+    NodeDrained {
+        /// True if it was drained.
+        drained: bool,
+        /// The name of the operator's token, if the host knows it.
+        by: Option<String>,
+    },
+    /// The host started to stop: it claims no more jobs.
     DrainStarted {
         /// Time for which running attempts may go on.
         timeout: Duration,

@@ -268,6 +268,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         ),
         unreadable: BTreeMap::new(),
         changed: Arc::clone(&schedules_changed),
+        load: load.clone(),
     };
 
     tasks.spawn(supervised("firing schedules", scheduler.run(stopping.clone()), listener.clone()));

@@ -184,6 +184,7 @@ impl Metrics {
             | Notice::SchedulesRewound { .. }
             | Notice::LimitSet { .. }
             | Notice::FailureStateSet { .. }
+            | Notice::NodeDrained { .. }
             | Notice::DrainStarted { .. }
             | Notice::DrainEnded => {}
         }

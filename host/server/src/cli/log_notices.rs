@@ -126,6 +126,10 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
             warn!(reclaimed, deleted, ?took, "upkeep: leases had expired; their jobs wait again");
         }
         Notice::Upkeep { reclaimed, deleted, took } => debug!(reclaimed, deleted, ?took, "upkeep"),
+        Notice::NodeDrained { drained: true, by } => {
+            info!(by = by.as_deref(), "draining: this host claims no jobs until it is resumed or starts again")
+        }
+        Notice::NodeDrained { drained: false, by } => info!(by = by.as_deref(), "resumed: this host claims jobs again"),
         Notice::DrainStarted { timeout, running } => drain_started(*timeout, *running),
         Notice::DrainEnded => info!("stopped"),
         Notice::HostFault { doing, why } => error!(doing, why, "a bug in the host; please report it"),

@@ -25,8 +25,11 @@ pub(crate) async fn health() -> Response {
 pub(crate) async fn ready(State(host): State<Host>) -> Response {
     let health = host.health();
     let mut reasons = Vec::new();
-    if health.draining {
-        reasons.push("the host is stopping".to_owned());
+    if health.draining && !health.stopping {
+        reasons.push("draining: an operator drains the host; `wharf node resume` has it claim jobs again".to_owned());
+    }
+    if health.stopping {
+        reasons.push("draining: the host is stopping".to_owned());
     } else if !health.alive {
         reasons.push(
             "the host has stopped running jobs, as a bug ended its loop; see its log, and start it again".to_owned(),
