@@ -46,7 +46,9 @@ fn a_drained_host_begins_nothing_and_remembers_it_until_it_is_resumed_or_starts_
     assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("draining")));
     let list = host.cli(&["node", "list"]).output().expect("it runs");
     eventually("the list says so", || {
-        String::from_utf8_lossy(&host.cli(&["node", "list"]).output().expect("it runs").stdout).contains("draining").then_some(())
+        String::from_utf8_lossy(&host.cli(&["node", "list"]).output().expect("it runs").stdout)
+            .contains("draining")
+            .then_some(())
     });
     drop(list);
     // Schedules do not fire: two of their ticks pass without a job.

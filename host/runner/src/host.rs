@@ -7,6 +7,8 @@ use futures_util::Stream;
 use tokio::sync::oneshot;
 use wharf_core::attempt::Attempt;
 use wharf_core::author::Author;
+use wharf_core::backlog::Backlog;
+use wharf_core::bounds;
 use wharf_core::find::{JobCursor, JobOrder, JobQuery};
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{Job, NewJob, State, StateName};
@@ -17,7 +19,7 @@ use wharf_core::planner::Input;
 use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 use wharf_engine::{Budget, Reservation};
-use wharf_store::{FindPage, FindRequest, JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
+use wharf_store::{FindPage, FindRequest, JobFilter, JobPage, JobSnapshot, StoreError, StoreSize};
 
 use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
 use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Broadcaster, CallChain, Replies};
@@ -367,13 +369,26 @@ impl Host {
         &self.0.budget
     }
 
-    /// Returns counts of jobs for users and metrics.
+    /// Returns what waits and runs on all nodes, by task, as far as a bounded look shows it. The tasks of this node are always among
+    /// them.
     ///
     /// # Errors
     ///
     /// Returns the store's error.
-    pub async fn stats(&self) -> Result<QueueStats, StoreError> {
-        self.0.store.stats().await
+    pub async fn backlog(&self) -> Result<Backlog, StoreError> {
+        let view = self.view();
+        let mut backlog = self.0.store.backlog(view.all_limits(), bounds::FIND_TIME).await?;
+        view.catalog.runs().for_each(|run| _ = backlog.task(&run.name));
+        Ok(backlog)
+    }
+
+    /// Returns the size of the store.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn store_size(&self) -> Result<StoreSize, StoreError> {
+        self.0.store.size().await
     }
 
     /// Returns a summary of what happens on all nodes.

@@ -435,8 +435,8 @@ fn host(schemas: &mut Schemas) -> Vec<Operation> {
             .open(),
         Operation::new("host", "metrics", "get", "/metrics", "Returns metrics for Prometheus").response(
             200,
-            "Metrics in the text format of OpenMetrics.",
-            json!({ "application/openmetrics-text": { "type": "string" } }),
+            "Metrics in the text format of OpenMetrics for clients that accept it, and otherwise in the older text format.",
+            json!({ "application/openmetrics-text": { "type": "string" }, "text/plain": { "type": "string" } }),
         ),
         Operation::new("host", "getConfig", "get", "/v1/config", "Returns the settings of this host")
             .description(
