@@ -26,6 +26,8 @@ pub struct TaskBacklog {
     pub kinds: BTreeMap<WaitKind, u64>,
     /// The moment from which the job is due that has been ready longest.
     pub oldest_ready: Option<Timestamp>,
+    /// The moment from which the job is due that a limit has kept waiting longest. A limit of zero is a pause, and does not count.
+    pub oldest_blocked: Option<Timestamp>,
     /// The moment from which the waiting job is due that has been due longest, whatever keeps it waiting.
     pub oldest_due: Option<Timestamp>,
 }
@@ -38,8 +40,12 @@ impl Backlog {
         *of_task.kinds.entry(kind).or_default() += jobs;
         let earlier = |known: Option<Timestamp>| Some(known.map_or(oldest, |known| known.min(oldest)));
         of_task.oldest_due = earlier(of_task.oldest_due);
-        if kind == WaitKind::Ready {
-            of_task.oldest_ready = earlier(of_task.oldest_ready);
+        match kind {
+            WaitKind::Ready => of_task.oldest_ready = earlier(of_task.oldest_ready),
+            WaitKind::Blocked if !view.limits.is_paused(lane) => {
+                of_task.oldest_blocked = earlier(of_task.oldest_blocked)
+            }
+            WaitKind::Blocked | WaitKind::Held | WaitKind::Delayed | WaitKind::Retrying => {}
         }
     }
 
@@ -59,6 +65,11 @@ impl TaskBacklog {
     /// Returns the number of waiting jobs of a kind that were looked at.
     pub fn count(&self, kind: WaitKind) -> u64 {
         self.kinds.get(&kind).copied().unwrap_or_default()
+    }
+
+    /// Returns the moment from which the job is due that has been due longest and that no operator keeps waiting.
+    pub fn oldest_unpaused(&self) -> Option<Timestamp> {
+        self.oldest_ready.into_iter().chain(self.oldest_blocked).min()
     }
 
     /// Returns true if not all waiting jobs were looked at, so that there may be more of each kind.
@@ -98,6 +109,13 @@ mod tests {
         let of = &backlog.tasks[&task];
         assert_eq!(WaitKind::ALL.map(|kind| of.count(kind)), [4, 1, 1, 10, 4]);
         assert_eq!((of.oldest_ready, of.oldest_due, of.has_more()), (Some(at(70)), Some(at(40)), false));
+        assert_eq!((of.oldest_blocked, of.oldest_unpaused()), (Some(at(50)), Some(at(50))), "not what is held");
         assert!(backlog.tasks[&other].has_more(), "nobody looked at them");
+
+        let mut paused = Backlog::default();
+        view.limits.declare(Group::from(&task), Limits { per_key: Some(0), total: None });
+        paused.add_due(&view, (&task, &lane("free")), 1, at(10));
+        let of = &paused.tasks[&task];
+        assert_eq!((of.count(WaitKind::Blocked), of.oldest_unpaused(), of.oldest_due), (1, None, Some(at(10))));
     }
 }

@@ -85,6 +85,8 @@ pub(crate) fn routes(state: AppState, guard: Arc<Guard>, pages: Router) -> Route
         .route("/v1/plugins", no_query(get(plugins::list)))
         .route("/v1/plugins/{id}", no_query(get(plugins::show)))
         .route("/v1/nodes", no_query(get(nodes::list)))
+        .route("/v1/nodes/{node}/drain", no_query(post(nodes::drain)))
+        .route("/v1/nodes/{node}/resume", no_query(post(nodes::resume)))
         .route("/v1/config", no_query(get(config::show)))
         .route("/v1/limits", put(limits::set).delete(limits::clear).merge(no_query(get(limits::list))))
         .route("/v1/holds", get(holds::list).post(holds::set).delete(holds::release))

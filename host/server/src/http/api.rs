@@ -36,7 +36,7 @@ pub(crate) use jobs::{AttemptReport, Job, JobPage, ListOrder, ListQuery, RetryQu
 pub(crate) use limits::{Limit, LimitNumbers, LimitQuery};
 pub(crate) use log_entry::LogEntry;
 pub(crate) use moment::{Moment, millis};
-pub(crate) use nodes::{LoadedPlugin, Node};
+pub(crate) use nodes::{DrainedNode, LoadedPlugin, Node};
 pub(crate) use operations::{
     BulkOperation, OperationAct, OperationPage, OperationPreview, OperationRequest, OperationState, OperationsQuery,
 };

@@ -79,7 +79,7 @@ pub(crate) fn forbidden(access: &Access, scope: &str) -> Problem {
 }
 
 /// The needs of each method of each route. Probes need no token.
-const NEEDS: [(Method, &str, Need); 39] = [
+const NEEDS: [(Method, &str, Need); 41] = [
     (Method::POST, "/v1/jobs", Need::Enqueue),
     (Method::GET, "/v1/jobs", Need::Read),
     (Method::GET, "/v1/jobs/{id}", Need::Read),
@@ -98,6 +98,8 @@ const NEEDS: [(Method, &str, Need); 39] = [
     (Method::GET, "/v1/plugins", Need::ReadAll),
     (Method::GET, "/v1/plugins/{id}", Need::ReadAll),
     (Method::GET, "/v1/nodes", Need::ReadAll),
+    (Method::POST, "/v1/nodes/{node}/drain", Need::OperateAll),
+    (Method::POST, "/v1/nodes/{node}/resume", Need::OperateAll),
     (Method::GET, "/v1/config", Need::Admin),
     (Method::GET, "/v1/limits", Need::ReadAll),
     (Method::PUT, "/v1/limits", Need::OperateAll),

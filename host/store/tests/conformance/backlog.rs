@@ -43,6 +43,14 @@ fn waiting_jobs_are_counted_by_task_and_by_why_they_wait() {
         let after = |seconds: u32| Some(start + seconds * SECOND);
         assert_eq!([MAKE, COUNT].map(|name| of(name).oldest_ready), [after(1), after(2)]);
         assert_eq!(of(MAKE).oldest_due, after(1));
+        assert_eq!([MAKE, COUNT].map(|name| of(name).oldest_blocked), [after(1), None]);
+        assert_eq!([MAKE, COUNT].map(|name| of(name).oldest_unpaused()), [after(1), after(2)], "not what is held");
+
+        // A limit of zero is a pause.
+        let paused = stage.limit(MAKE, at_most(0, None));
+        let backlog = paused.store.backlog(paused.declared.clone(), Duration::MAX).await.unwrap();
+        let of = &backlog.tasks[&task(MAKE)];
+        assert_eq!((of.count(WaitKind::Blocked), of.oldest_unpaused(), of.oldest_due), (3, None, after(1)));
     });
 }
 
