@@ -115,7 +115,7 @@ pub use catalog::{Catalog, Loaded, PendingFile, Refused, Step};
 pub use follow::JobUpdate;
 pub use holds_view::{HoldError, HoldSet};
 pub use host::Host;
-pub use limits_view::{GroupLimits, LimitError};
+pub use limits_view::{GroupLimits, LaneUse, LimitError, WaitingJobs};
 pub use live_settings::{LiveSettings, SettingsChanges, SettingsRejection};
 pub use notice::{AttemptEnded, BroadcastEnded, BroadcastEnding, Notice};
 pub use operations::{OperationError, OperationRequest, Preview};

@@ -9,7 +9,7 @@ use super::schemas::Schemas;
 use crate::http::api::{
     ActPage, AttemptList, AuditQuery, Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest,
     BroadcastStarted, BulkOperation, Config, EnqueueQuery, Enqueued, Failure, FailurePage, FailuresQuery, Health, Hold,
-    HoldPage, HoldRequest, HoldsQuery, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, LimitQuery,
+    HoldPage, HoldRequest, AfterQuery, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, LimitQuery,
     ListQuery, LiveBroadcast, LogEntry, Node, OperationPage, OperationPreview, OperationRequest, OperationsQuery,
     PluginFile, Readiness, ReleaseQuery, Reply, RetryQuery, Summary, SummaryQuery,
 };
@@ -322,7 +322,7 @@ fn holds(schemas: &mut Schemas) -> Vec<Operation> {
     let hold = schemas.response::<Hold>();
     vec![
         Operation::new("holds", "listHolds", "get", "/v1/holds", "Lists the holds in force")
-            .query(schemas.query::<HoldsQuery>())
+            .query(schemas.query::<AfterQuery>())
             .response(200, "One page, and the address of the next page.", json_of(schemas.response::<HoldPage>()))
             .uses_store(),
         Operation::new("holds", "setHold", "post", "/v1/holds", "Holds all jobs, or those of a plugin, a task, a group or a key")
