@@ -337,7 +337,9 @@ impl Dispatch {
                 Action::Claim { free } => claim = Some(self.claim(free)),
                 Action::Renew(leases) => self.store_calls.push(self.renew(leases)),
                 Action::Mark(mark) => self.store_calls.push(self.set_node_mark(mark)),
-                Action::Start { leased, trusted_until } => self.start(*leased, now.instant_of(trusted_until)),
+                Action::Start { leased, trusted_until } => {
+                    self.start(*leased, now.instant_of(trusted_until), now.instant)
+                }
                 Action::Trust { attempt, until } => self.with(attempt, |h| h.trust_until(now.instant_of(until))),
                 Action::RequestCancel(attempt) => self.with(attempt, AttemptHandle::request_cancel),
                 Action::Stop { attempt, why, text } => self.with(attempt, |h| h.stop(why, text.to_owned())),
@@ -376,7 +378,7 @@ impl Dispatch {
         }
     }
 
-    fn start(&mut self, leased: LeasedJob, trusted_until: Instant) {
+    fn start(&mut self, leased: LeasedJob, trusted_until: Instant, now: Instant) {
         let id = AttemptId::from(&leased.lease);
         self.wake_followers(id.job);
         let task = leased.task.clone();
@@ -396,6 +398,7 @@ impl Dispatch {
         };
         self.attempts.insert(id, running);
         self.quotas.started(&task);
+        self.parts.activity.add_start(&task, now);
         let Some(plugin) = plugin else {
             let why = format!("plugin `{}` was removed before the attempt started", task.plugin());
             return self.parts.starter.cannot_start(&leased, why);

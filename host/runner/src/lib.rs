@@ -173,7 +173,7 @@ pub use catalog::{Catalog, Loaded, PendingFile, Refused, Step};
 pub use follow::JobUpdate;
 pub use holds_view::{HoldError, HoldSet};
 pub use host::{DrainError, DrainedNode, Host};
-pub use limits_view::{GroupLimits, LimitError};
+pub use limits_view::{GroupLimits, LaneUse, LimitError, WaitingJobs};
 pub use live_settings::{LiveSettings, SettingsChanges, SettingsRejection};
 pub use notice::{AttemptEnded, BroadcastEnded, BroadcastEnding, FailedJob, Notice};
 pub use operations::{OperationError, OperationRequest, Preview};

@@ -61,7 +61,8 @@ impl Host {
     ///
     /// Returns the store's error.
     pub async fn limits(&self) -> Result<Vec<GroupLimits>, StoreError> {
-        limits_view::limits(&self.0.store, &self.catalog()).await
+        let declared = self.0.plugins.view(self.0.store.now()).all_limits();
+        limits_view::limits(&self.0.store, &self.catalog(), declared).await
     }
 
     /// Puts an override in force, on all nodes. Raising acts at once; lowering never kills, it drains.

@@ -201,6 +201,7 @@ mod tests {
             oldest_ready_ms,
             running,
             held: false,
+            started: None,
             minute: counts(),
             hour: counts(),
             wait,

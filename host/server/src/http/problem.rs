@@ -116,6 +116,11 @@ impl Problem {
         Problem::new(Kind::BAD_REQUEST, shortened(detail.into(), MALFORMED_BYTES_MAX))
     }
 
+    /// Returns the problem of a request whose route panicked. The panic itself is in the log.
+    pub(crate) fn panicked() -> Problem {
+        Problem::new(Kind::INTERNAL, "a bug in Wharf ended this request; the host goes on, and its log names the place")
+    }
+
     /// Returns the kind of the problem.
     pub(crate) fn kind(&self) -> Kind {
         self.kind

@@ -27,6 +27,19 @@ pub(crate) enum Need {
 }
 
 impl Need {
+    /// Returns the list of only this need.
+    pub(crate) fn alone(self) -> &'static [Need] {
+        match self {
+            Need::Read => &[Need::Read],
+            Need::ReadAll => &[Need::ReadAll],
+            Need::Operate => &[Need::Operate],
+            Need::OperateAll => &[Need::OperateAll],
+            Need::Enqueue => &[Need::Enqueue],
+            Need::Broadcast => &[Need::Broadcast],
+            Need::Admin => &[Need::Admin],
+        }
+    }
+
     /// Returns the scope as it is documented.
     pub(crate) fn scope(self) -> &'static str {
         match self {

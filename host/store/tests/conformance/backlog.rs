@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use wharf_core::backlog::LaneBacklog;
 use wharf_core::bounds;
 use wharf_core::find::WaitKind;
 use wharf_core::hold::{HoldReason, NewHold};
+use wharf_core::ids::Group;
 use wharf_core::job::{Due, NewJob};
 
 use crate::stage::{COUNT, MAKE, SECOND, Stage, at_most, failed, on_every_store, task};
@@ -51,6 +53,14 @@ fn waiting_jobs_are_counted_by_task_and_by_why_they_wait() {
         let backlog = paused.store.backlog(paused.declared.clone(), Duration::MAX).await.unwrap();
         let of = &backlog.tasks[&task(MAKE)];
         assert_eq!((of.count(WaitKind::Blocked), of.oldest_unpaused(), of.oldest_due), (3, None, after(1)));
+
+        let lane = |name: &str, key: &str| backlog.groups[&Group::from(&task(name))].lanes[&Some(key.parse().unwrap())];
+        let busy = LaneBacklog { running: 1, due: 2, oldest_due: after(1) };
+        assert_eq!(
+            [lane(MAKE, "a"), lane(MAKE, "b")],
+            [busy, LaneBacklog { running: 0, due: 1, oldest_due: after(1) }]
+        );
+        assert_eq!(backlog.groups[&Group::from(&task(MAKE))].all, LaneBacklog { due: 3, ..busy });
     });
 }
 

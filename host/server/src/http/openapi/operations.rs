@@ -7,11 +7,11 @@ use super::operation::Operation;
 use super::schedules;
 use super::schemas::Schemas;
 use crate::http::api::{
-    ActPage, AttemptList, AuditQuery, Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest,
-    BroadcastStarted, BulkOperation, Config, DrainedNode, EnqueueQuery, Enqueued, Failure, FailurePage, FailuresQuery,
-    Health, Hold, HoldPage, HoldRequest, HoldsQuery, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers,
-    LimitQuery, ListQuery, LiveBroadcast, LogEntry, Node, OperationPage, OperationPreview, OperationRequest,
-    OperationsQuery, PluginFile, Readiness, ReleaseQuery, Reply, RetryQuery, Summary, SummaryQuery,
+    ActPage, AfterQuery, AttemptList, AuditQuery, Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery,
+    BroadcastRequest, BroadcastStarted, BulkOperation, Config, DrainedNode, EnqueueQuery, Enqueued, Failure,
+    FailurePage, FailuresQuery, Health, Hold, HoldPage, HoldRequest, Job, JobEventName, JobPage, JobRequest, Limit,
+    LimitNumbers, LimitQuery, ListQuery, LiveBroadcast, LogEntry, Node, OperationPage, OperationPreview,
+    OperationRequest, OperationsQuery, PluginFile, Readiness, ReleaseQuery, Reply, RetryQuery, Summary, SummaryQuery,
 };
 use crate::http::bytes::MEDIA_TYPES;
 use crate::http::problem::Kind;
@@ -335,7 +335,7 @@ fn holds(schemas: &mut Schemas) -> Vec<Operation> {
     let hold = schemas.response::<Hold>();
     vec![
         Operation::new("holds", "listHolds", "get", "/v1/holds", "Lists the holds in force")
-            .query(schemas.query::<HoldsQuery>())
+            .query(schemas.query::<AfterQuery>())
             .response(200, "One page, and the address of the next page.", json_of(schemas.response::<HoldPage>()))
             .uses_store(),
         Operation::new("holds", "setHold", "post", "/v1/holds", "Holds all jobs, or those of a plugin, a task, a group or a key")
