@@ -21,6 +21,7 @@ mod dashboard;
 mod dashboard_pictures;
 mod deployment;
 mod documents;
+mod draining;
 mod durable_broadcasts;
 mod elsewhere;
 mod faces;

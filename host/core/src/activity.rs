@@ -1,5 +1,5 @@
-//! The activity of a node: which attempts ended on it in the last minute and the last hour, by task, and which keys used the
-//! most. In bounded space; the activities of several nodes can be summed up.
+//! The activity of a node: which attempts began and ended on it in the last minute and the last hour, by task, and which keys used
+//! the most. In bounded space; the activities of several nodes can be summed up.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -44,6 +44,8 @@ impl EndedAttempts {
 /// The activity of one task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskActivity {
+    /// Number of attempts that began in the last minute.
+    pub started: u64,
     /// The attempts of the last minute.
     pub minute: EndedAttempts,
     /// The attempts of the last hour.
@@ -57,6 +59,7 @@ pub struct TaskActivity {
 impl TaskActivity {
     /// Adds the activity of another node.
     pub fn add(&mut self, other: &TaskActivity) {
+        self.started = self.started.saturating_add(other.started);
         self.minute.add(&other.minute);
         self.hour.add(&other.hour);
         self.wait.merge(&other.wait);
@@ -136,6 +139,7 @@ impl<T: Default> Window<T> {
 /// The windows of one task.
 #[derive(Clone, Debug, Default)]
 struct TaskWindows {
+    started: Window<u64>,
     minute: Window<EndedAttempts>,
     hour: Window<EndedAttempts>,
     times: Window<(Histogram, Histogram)>,
@@ -159,14 +163,26 @@ impl Default for ActivityLog {
 }
 
 impl ActivityLog {
-    /// Adds an attempt that ended at `at`, a time since the node's start that never goes back.
-    pub fn add(&mut self, task: &TaskName, key: Option<&Key>, kind: OutcomeKind, usage: &Usage, at: Duration) {
+    /// Adds an attempt that began at `at`, a time since the node's start that never goes back.
+    pub fn add_start(&mut self, task: &TaskName, at: Duration) {
+        if let Some(windows) = self.windows(task) {
+            *windows.started.slot(at, MINUTE) += 1;
+        }
+    }
+
+    /// Returns the windows of a task; `None` if there are too many tasks.
+    fn windows(&mut self, task: &TaskName) -> Option<&mut TaskWindows> {
         if !self.tasks.contains_key(task) {
             if self.tasks.len() >= bounds::ACTIVE_TASKS_MAX {
-                return;
+                return None;
             }
             self.tasks.insert(task.clone(), Box::default());
         }
+        self.tasks.get_mut(task).map(|windows| &mut **windows)
+    }
+
+    /// Adds an attempt that ended at `at`, a time since the node's start that never goes back.
+    pub fn add(&mut self, task: &TaskName, key: Option<&Key>, kind: OutcomeKind, usage: &Usage, at: Duration) {
         let is_failure = !matches!(kind, OutcomeKind::Returned | OutcomeKind::Cancelled | OutcomeKind::Interrupted);
         let ended = EndedAttempts {
             ended: 1,
@@ -174,7 +190,7 @@ impl ActivityLog {
             cpu: usage.cpu,
             memory_peak_bytes: usage.memory_peak_bytes,
         };
-        if let Some(windows) = self.tasks.get_mut(task) {
+        if let Some(windows) = self.windows(task) {
             windows.minute.slot(at, MINUTE).add(&ended);
             windows.hour.slot(at, HOUR).add(&ended);
             let (wait, run) = windows.times.slot(at, HOUR);
@@ -198,7 +214,8 @@ impl ActivityLog {
         }
     }
 
-    /// Returns the activity at `at`. Tasks without an attempt in the last hour are forgotten.
+    /// Returns the activity at `at`. Tasks of which no attempt ended in the last hour, and none began in the last
+    /// minute, are forgotten.
     pub fn activity(&mut self, at: Duration) -> Activity {
         self.turn(at);
         let mut keys = self.keys[0].clone();
@@ -206,13 +223,14 @@ impl ActivityLog {
         let mut tasks = BTreeMap::new();
         for (task, windows) in &mut self.tasks {
             let mut activity = TaskActivity::default();
+            activity.started = windows.started.all(at, MINUTE).iter().sum();
             windows.minute.all(at, MINUTE).iter().for_each(|slot| activity.minute.add(slot));
             windows.hour.all(at, HOUR).iter().for_each(|slot| activity.hour.add(slot));
             for (wait, run) in windows.times.all(at, HOUR) {
                 activity.wait.merge(wait);
                 activity.run.merge(run);
             }
-            if activity.hour.ended > 0 {
+            if activity.hour.ended > 0 || activity.started > 0 {
                 tasks.insert(task.clone(), activity);
             }
         }
@@ -253,6 +271,13 @@ mod tests {
         assert_eq!((much_later.minute, much_later.hour), (EndedAttempts::default(), both));
         assert_eq!(of(&mut log, 3700 * SECOND), None, "an hour without an attempt");
         assert_eq!(log.tasks.len(), 0);
+        log.add_start(&words, 3700 * SECOND);
+        log.add_start(&words, 3730 * SECOND);
+        assert_eq!(
+            [3731, 3762].map(|at| of(&mut log, at * SECOND).map(|of| (of.started, of.hour.ended))),
+            [Some((2, 0)), Some((1, 0))]
+        );
+        assert_eq!(of(&mut log, 3800 * SECOND), None, "it began more than a minute ago, and has not ended");
         log.add(&words, None, OutcomeKind::Cancelled, &usage(5), 900_000 * SECOND);
         assert_eq!(
             of(&mut log, 900_000 * SECOND).unwrap().hour,

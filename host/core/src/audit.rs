@@ -9,7 +9,7 @@ use crate::bulk::BulkOperation;
 use crate::failure::FailureState;
 use crate::fingerprint::Fingerprint;
 use crate::hold::{Hold, HoldScope};
-use crate::ids::{Group, JobId, ParseIdError};
+use crate::ids::{Group, JobId, NodeId, ParseIdError};
 use crate::key::Key;
 use crate::lifecycle::Event;
 use crate::limits::{Limits, Override};
@@ -85,6 +85,10 @@ act_kinds! {
     SchedulePaused = "schedule-paused",
     /// A schedule's pause was ended.
     ScheduleResumed = "schedule-resumed",
+    /// A node was drained: it claims no jobs until it is resumed or starts again.
+    NodeDrained = "node-drained",
+    /// A drained node claims jobs again.
+    NodeResumed = "node-resumed",
     /// A host read its settings again, and they were other ones.
     SettingsChanged = "settings-changed",
 }
@@ -164,6 +168,12 @@ impl NewAct {
         };
         let detail = format!("{} where {}", operation.act_text(), operation.filter);
         NewAct::new(author, kind, &operation.id.to_string(), &detail, operation.changed)
+    }
+
+    /// Returns the act of an operator who drained a node, or had it claim jobs again.
+    pub fn of_drain(author: Author, (node, name): (NodeId, &str), drained: bool) -> NewAct {
+        let kind = if drained { ActKind::NodeDrained } else { ActKind::NodeResumed };
+        NewAct::new(author, kind, name, &format!("node {node}"), 1)
     }
 
     /// Returns an act about this schedule.

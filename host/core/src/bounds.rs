@@ -378,6 +378,8 @@ pub const KEY_HOLD_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const RETRY_AFTER_HOLD_MAX: Duration = Duration::from_secs(3600);
 /// Number of waiting jobs that are not due, and of lists of due ones, that a summary looks at.
 pub const BACKLOG_ROWS: u32 = 4096;
+/// Number of keys that the list of limits shows of each group: those with the most waiting jobs.
+pub const LANES_SHOWN: usize = 100;
 /// Number of found jobs up to which a preview counts, and of the jobs of one line that a summary counts.
 pub const COUNTED_MAX: u32 = 10_000;
 /// Maximum number of bulk operations that have not ended.

@@ -145,6 +145,16 @@ pub enum HoldLength {
     For(Duration),
 }
 
+impl HoldLength {
+    /// Returns the end of what begins at `now`.
+    pub fn end(self, now: Timestamp) -> Timestamp {
+        match self {
+            HoldLength::Until(until) => until,
+            HoldLength::For(length) => now + length,
+        }
+    }
+}
+
 /// A hold that an operator asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewHold {
@@ -173,10 +183,7 @@ impl NewHold {
     /// Returns the hold as it is set at `now`.
     pub fn set_at(&self, now: Timestamp) -> Hold {
         let NewHold { scope, length, reason, by } = self.clone();
-        let until = length.map(|length| match length {
-            HoldLength::Until(until) => until,
-            HoldLength::For(length) => now + length,
-        });
+        let until = length.map(|length| length.end(now));
         Hold { scope, until, reason, by: by.name().map(str::to_owned), since: now }
     }
 }

@@ -121,6 +121,11 @@ impl LimitTable {
         }
     }
 
+    /// Returns true if a limit of zero pauses `lane`.
+    pub fn is_paused(&self, lane: &Lane) -> bool {
+        self.per_key(lane) == Some(0) || self.of(&lane.group).total == Some(0)
+    }
+
     /// Returns how many jobs of `lane` may run at once.
     pub fn per_key(&self, lane: &Lane) -> Option<u32> {
         let own = self.overrides.get(&lane.group).and_then(|of_group| of_group.get(&lane.key));

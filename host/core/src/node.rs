@@ -5,6 +5,43 @@ use crate::limits::{Limits, OnConflict};
 use crate::time::Timestamp;
 use crate::topic::{Pattern, Subscriptions, Topic};
 
+/// What operators write to name a node: its ID, its name, or "self" for the node that they ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeName {
+    /// The node that is asked.
+    Here,
+    /// Another text: the ID or the name of a node.
+    Text(String),
+}
+
+impl NodeName {
+    /// The text that names the node that is asked.
+    pub const HERE: &str = "self";
+
+    /// Returns the name that operators wrote.
+    pub fn of(text: &str) -> NodeName {
+        if text == NodeName::HERE { NodeName::Here } else { NodeName::Text(text.to_owned()) }
+    }
+
+    /// Returns the node that is meant among those that are known, each with its name; `here` is the one that is asked. An ID
+    /// comes before a name.
+    ///
+    /// # Errors
+    ///
+    /// Returns the nodes that have the name if they are not exactly one.
+    pub fn find(&self, here: NodeId, known: &[(NodeId, &str)]) -> Result<NodeId, Vec<NodeId>> {
+        let NodeName::Text(text) = self else { return Ok(here) };
+        if let Some((id, _)) = known.iter().find(|(id, _)| id.to_string() == *text) {
+            return Ok(*id);
+        }
+        let named: Vec<NodeId> = known.iter().filter(|(_, name)| name == text).map(|(id, _)| *id).collect();
+        match named[..] {
+            [one] => Ok(one),
+            _ => Err(named),
+        }
+    }
+}
+
 /// A running host, as it registered itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -24,7 +61,7 @@ pub struct Node {
     pub running: u32,
     /// The node's budget of memory in bytes; `None` if it does not publish one.
     pub memory_budget: Option<u64>,
-    /// True if the node is shutting down.
+    /// True if the node claims no jobs: it is stopping, or an operator drains it.
     pub draining: bool,
     /// The digest of the settings that all nodes should share; `None` if the node's version does not publish it.
     pub settings: Option<String>,
@@ -102,6 +139,17 @@ pub enum SchemaAnnouncement {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_is_named_by_its_id_its_name_or_as_the_one_that_is_asked() {
+        let known = [(NodeId(1), "a:7070"), (NodeId(2), "b:7070"), (NodeId(3), "b:7070")];
+        let find = |text: &str| NodeName::of(text).find(NodeId(1), &known);
+        assert_eq!(find("self"), Ok(NodeId(1)));
+        assert_eq!(find("a:7070"), Ok(NodeId(1)));
+        assert_eq!(find(&NodeId(3).to_string()), Ok(NodeId(3)));
+        assert_eq!(find("b:7070"), Err(vec![NodeId(2), NodeId(3)]), "a host that was killed stays listed for a while");
+        assert_eq!(find("c:7070"), Err(vec![]));
+    }
 
     #[test]
     fn a_plugin_that_loads_may_subscribe_to_the_topics_that_it_announced() {

@@ -1,4 +1,4 @@
-//! Messages between nodes of one store about a live broadcast whose subscribers are on several nodes.
+//! Messages between nodes of one store: about a live broadcast whose subscribers are on several nodes, and to drain a node.
 //!
 //! Messages carry nothing that must survive: every node that waits for one has a deadline.
 
@@ -15,7 +15,7 @@ pub struct NodeMessage {
     pub from: NodeId,
     /// The receiver.
     pub to: NodeId,
-    /// The ID of the broadcast.
+    /// The ID of the broadcast that the message is about.
     pub broadcast: JobId,
     /// The content.
     pub about: MessageBody,
@@ -48,4 +48,14 @@ pub enum MessageBody {
     },
     /// The broadcast has ended: the remaining replies are not needed.
     Over,
+    /// An operator drains the receiver, or lets it claim jobs again. The ID of the broadcast has no meaning.
+    SetDrained {
+        /// True to drain it.
+        drained: bool,
+        /// The name of the operator's token, if the sender knows it.
+        by: Option<String>,
+        /// The moment by the store's clock from which on the message is ignored: the operator was told by then that it did not
+        /// arrive.
+        until: Timestamp,
+    },
 }

@@ -30,7 +30,7 @@ pub struct NodeFacts {
     pub runs_task: bool,
     /// The node is loading the plugin, or a version of it.
     pub is_loading: bool,
-    /// The node is stopping.
+    /// The node is stopping, or an operator drains it.
     pub draining: bool,
     /// Number of attempts that run on the node.
     pub running: u32,

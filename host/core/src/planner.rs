@@ -165,6 +165,8 @@ pub enum Input {
         /// When the remaining attempts are stopped.
         until: Timestamp,
     },
+    /// An operator drains the node, or lets it claim again: a drained node claims no jobs, and goes on with what runs.
+    SetDrained(bool),
     /// Time has passed.
     Tick,
 }
@@ -218,7 +220,9 @@ pub enum Action {
 }
 
 /// The report of an attempt that ends because its host shuts down.
-const DRAINED: &str = "the host is shutting down; the job was released";
+const STOPPING: &str = "the host is shutting down; the job was released";
+/// The report of an attempt that does not start because an operator drains its host.
+const DRAINED: &str = "an operator drains the host; the job was released";
 
 /// An attempt from its claim until its end is recorded.
 struct AttemptState {
@@ -298,6 +302,8 @@ pub struct Planner {
     claim_backoff: Backoff,
     record_backoff: Backoff,
     drain: Option<Drain>,
+    /// True from the moment when an operator drained the node until one lets it claim again.
+    drained: bool,
     suspects: Suspects,
     marks: Marks,
     actions: Vec<Action>,
@@ -322,6 +328,7 @@ impl Planner {
             claim_backoff: Backoff::default(),
             record_backoff: Backoff::default(),
             drain: None,
+            drained: false,
             suspects: Suspects::default(),
             marks: Marks::default(),
             actions: Vec::new(),
@@ -333,9 +340,35 @@ impl Planner {
         self.running
     }
 
-    /// Returns true after `Input::Drain`.
+    /// Returns true if the node claims no jobs, as it stops or an operator drains it.
     pub fn is_draining(&self) -> bool {
+        self.is_stopping() || self.drained
+    }
+
+    /// Returns true after `Input::Drain`.
+    pub fn is_stopping(&self) -> bool {
         self.drain.is_some()
+    }
+
+    /// Returns the report of a job that the node does not start, if it starts none.
+    fn starts_none(&self) -> Option<&'static str> {
+        if self.is_stopping() { Some(STOPPING) } else { self.drained.then_some(DRAINED) }
+    }
+
+    /// Sets the wanted node mark at the start of a drain, once for all attempts: if this node is killed from then on, no job is to
+    /// blame.
+    fn mark_drain(&mut self) {
+        self.marks.wanted.draining |= !self.attempts.is_empty() || self.claim.is_some();
+    }
+
+    fn set_drained(&mut self, drained: bool) {
+        self.drained = drained;
+        if drained {
+            self.mark_drain();
+        } else {
+            self.marks.wanted.draining &= self.is_stopping();
+            self.poll_now = true;
+        }
     }
 
     /// Handles an input. The actions that follow from it are returned by the next `decide`.
@@ -370,13 +403,13 @@ impl Planner {
             Input::MarkFailed => self.mark_failed(now),
             Input::CancelRequested(job) => self.cancel_requested(job),
             Input::Drain { until } => {
-                // In the same turn, and once for all attempts: if this node is killed from now on, no job is to blame.
-                self.marks.wanted.draining |= !self.attempts.is_empty() || self.claim.is_some();
+                self.mark_drain();
                 match &mut self.drain {
                     Some(drain) => drain.until = drain.until.min(until),
                     None => self.drain = Some(Drain { until, length: until.since(now), done: false }),
                 }
             }
+            Input::SetDrained(drained) => self.set_drained(drained),
             Input::Tick => {}
         }
     }

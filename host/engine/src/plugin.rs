@@ -49,6 +49,11 @@ impl Plugin {
         attempt_memory_max(self.env.budget.total())
     }
 
+    /// Returns the number of sandboxes that run the plugin now, of jobs and of live broadcasts.
+    pub fn live_sandboxes(&self) -> u64 {
+        PluginEnv::live_sandboxes(&self.env)
+    }
+
     /// Logs what its manifest asks for and does not have.
     pub fn log_notes(&self) {
         self.notes

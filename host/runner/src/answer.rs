@@ -82,8 +82,10 @@ pub struct HealthSnapshot {
     pub running: u32,
     /// The maximum number of attempts at once.
     pub capacity: u32,
-    /// The host is stopping: it claims no more jobs.
+    /// The host claims no jobs: it is stopping, or an operator drains it.
     pub draining: bool,
+    /// The host is stopping.
+    pub stopping: bool,
     /// Number of live broadcasts that are open now, at every depth.
     pub broadcasts: usize,
     /// Every file that was in the plugin folder at the start was loaded or refused.

@@ -16,7 +16,7 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, NodeId, TaskName};
-use wharf_core::job::LeasedJob;
+use wharf_core::job::{LeasedJob, StateName};
 use wharf_core::key::Key;
 use wharf_core::lease::{Lease, NodeMark, is_suspect};
 use wharf_core::lifecycle::Event;
@@ -30,6 +30,7 @@ use crate::attempt::{Attempt, AttemptStarter};
 use crate::attempt_host::{AttemptHost, buffered_bytes};
 use crate::attempt_room::{AttemptRoom, Taken};
 use crate::enqueuer::InsertNotifier;
+use crate::failed_jobs::FailedJobs;
 use crate::loop_message::{LoopMessage, PendingEvent, RecordedEvent, renew_result};
 use crate::notice::{AttemptEnded, Notice};
 use crate::plugin_view::PluginIndex;
@@ -47,7 +48,10 @@ const MESSAGES_PER_TURN: usize = 4096;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Load {
     pub(crate) running: u32,
+    /// The host claims no jobs, as it stops or an operator drains it.
     pub(crate) draining: bool,
+    /// The host stops: it does not claim again.
+    pub(crate) stopping: bool,
     pub(crate) stopped: bool,
 }
 
@@ -63,6 +67,8 @@ pub(crate) struct DispatchParts {
     pub(crate) inbox: UnboundedReceiver<LoopMessage>,
     pub(crate) load: watch::Sender<Load>,
     pub(crate) activity: SharedActivity,
+    /// Takes the jobs that fail.
+    pub(crate) failed: FailedJobs,
     /// Receives what an attempt of each task costs.
     pub(crate) costs: watch::Sender<TaskCosts>,
     pub(crate) stopping: CancellationToken,
@@ -184,7 +190,9 @@ impl Dispatch {
     }
 
     fn publish_load(&self, stopped: bool) {
-        let load = Load { running: self.planner.running(), draining: self.planner.is_draining(), stopped };
+        let planner = &self.planner;
+        let (draining, stopping) = (planner.is_draining(), planner.is_stopping());
+        let load = Load { running: planner.running(), draining, stopping, stopped };
         self.parts.load.send_if_modified(|shown| std::mem::replace(shown, load) != load);
     }
 
@@ -298,6 +306,9 @@ impl Dispatch {
                 if let Some(fingerprint) = recorded.regressed {
                     self.notify(&Notice::FailureRegressed { task: task.clone(), job: attempt.job, fingerprint });
                 }
+                if recorded.state == StateName::Failed {
+                    self.parts.failed.failed(&task, attempt.job);
+                }
                 if recorded.state.is_final() {
                     self.notify(&Notice::JobEnded { task, job: attempt.job, state: recorded.state });
                 }
@@ -326,7 +337,9 @@ impl Dispatch {
                 Action::Claim { free } => claim = Some(self.claim(free)),
                 Action::Renew(leases) => self.store_calls.push(self.renew(leases)),
                 Action::Mark(mark) => self.store_calls.push(self.set_node_mark(mark)),
-                Action::Start { leased, trusted_until } => self.start(*leased, now.instant_of(trusted_until)),
+                Action::Start { leased, trusted_until } => {
+                    self.start(*leased, now.instant_of(trusted_until), now.instant)
+                }
                 Action::Trust { attempt, until } => self.with(attempt, |h| h.trust_until(now.instant_of(until))),
                 Action::RequestCancel(attempt) => self.with(attempt, AttemptHandle::request_cancel),
                 Action::Stop { attempt, why, text } => self.with(attempt, |h| h.stop(why, text.to_owned())),
@@ -365,7 +378,7 @@ impl Dispatch {
         }
     }
 
-    fn start(&mut self, leased: LeasedJob, trusted_until: Instant) {
+    fn start(&mut self, leased: LeasedJob, trusted_until: Instant, now: Instant) {
         let id = AttemptId::from(&leased.lease);
         self.wake_followers(id.job);
         let task = leased.task.clone();
@@ -385,6 +398,7 @@ impl Dispatch {
         };
         self.attempts.insert(id, running);
         self.quotas.started(&task);
+        self.parts.activity.add_start(&task, now);
         let Some(plugin) = plugin else {
             let why = format!("plugin `{}` was removed before the attempt started", task.plugin());
             return self.parts.starter.cannot_start(&leased, why);

@@ -1,4 +1,4 @@
-//! The handle of a running host. Every request of a client is a method here, those of operators in `host/operating.rs`.
+//! The handle of a running host. Every request of a client is a method here, those of operators in the files below it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,8 @@ use futures_util::Stream;
 use tokio::sync::oneshot;
 use wharf_core::attempt::Attempt;
 use wharf_core::author::Author;
+use wharf_core::backlog::Backlog;
+use wharf_core::bounds;
 use wharf_core::find::{JobCursor, JobOrder, JobQuery};
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{Job, NewJob, State, StateName};
@@ -17,7 +19,7 @@ use wharf_core::planner::Input;
 use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 use wharf_engine::{Budget, Reservation};
-use wharf_store::{FindPage, FindRequest, JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
+use wharf_store::{FindPage, FindRequest, JobFilter, JobPage, JobSnapshot, StoreError, StoreSize};
 
 use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
 use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Broadcaster, CallChain, Replies};
@@ -35,8 +37,11 @@ use crate::start::{Parts, RunningHost, Settings, StartError, start};
 use crate::summary::{self, Summary};
 use crate::wait_reason::{JobView, ThisNode, nodes_for, why_waiting};
 
+mod draining;
 mod operating;
 mod scheduling;
+
+pub use draining::{DrainError, DrainedNode};
 
 /// Time for which the end of a host waits for each: its deregistration, and the tasks that were stopped.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -121,7 +126,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// Returns [`BroadcastError::Draining`] while the host is stopping, `TooMany` if as many broadcasts are open as may be,
+    /// Returns [`BroadcastError::Draining`] while the host is stopping or drained, `TooMany` if as many broadcasts are open as may be,
     /// `Loading` while the host has just started, and `BadTopic`, `TooLarge`, `TooLong` or `FirstOfNone` if the request is
     /// invalid.
     pub fn broadcast(&self, request: Broadcast) -> Result<Replies, BroadcastError> {
@@ -364,13 +369,26 @@ impl Host {
         &self.0.budget
     }
 
-    /// Returns counts of jobs for users and metrics.
+    /// Returns what waits and runs on all nodes, by task, as far as a bounded look shows it. The tasks of this node are always among
+    /// them.
     ///
     /// # Errors
     ///
     /// Returns the store's error.
-    pub async fn stats(&self) -> Result<QueueStats, StoreError> {
-        self.0.store.stats().await
+    pub async fn backlog(&self) -> Result<Backlog, StoreError> {
+        let view = self.view();
+        let mut backlog = self.0.store.backlog(view.all_limits(), bounds::FIND_TIME).await?;
+        view.catalog.runs().for_each(|run| _ = backlog.task(&run.name));
+        Ok(backlog)
+    }
+
+    /// Returns the size of the store.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn store_size(&self) -> Result<StoreSize, StoreError> {
+        self.0.store.size().await
     }
 
     /// Returns a summary of what happens on all nodes.
@@ -390,6 +408,7 @@ impl Host {
             running: load.running,
             capacity: self.0.capacity,
             draining: load.draining,
+            stopping: load.stopping,
             broadcasts: self.0.broadcasts.open(),
             first_scan_done: *self.0.first_scan.borrow(),
             alive: !load.stopped && self.0.load.has_changed().is_ok(),

@@ -1,11 +1,16 @@
 //! The limits of every group as operators see them: what is declared, what is overridden, what is in force, what runs.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use wharf_core::author::Author;
+use wharf_core::backlog::{GroupBacklog, LaneBacklog};
+use wharf_core::bounds;
 use wharf_core::ids::{Group, TaskName};
-use wharf_core::key::Key;
-use wharf_core::limits::{Limits, Override};
+use wharf_core::key::{Key, Lane};
+use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_store::StoreError;
 
 use crate::catalog::Catalog;
@@ -29,6 +34,34 @@ pub struct GroupLimits {
     pub keys: Vec<(Key, Limits)>,
     /// Number of jobs of the group that run now, on all nodes.
     pub running: u64,
+    /// The due jobs of the group that wait.
+    pub waiting: WaitingJobs,
+    /// The keys whose jobs run or wait, those with the most waiting ones first, at most `bounds::LANES_SHOWN`.
+    pub lanes: Vec<LaneUse>,
+}
+
+/// The due jobs of a group or of a lane that wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WaitingJobs {
+    /// Number of jobs that were looked at.
+    pub due: u64,
+    /// True if not all waiting jobs were looked at, so that there may be more.
+    pub more: bool,
+    /// For how long the first of them has been due.
+    pub oldest_age: Option<Duration>,
+}
+
+/// The jobs of one lane that run and wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneUse {
+    /// The key; `None` for the jobs that have none.
+    pub key: Option<Key>,
+    /// The number of jobs with this key that may run at once; `None` means unlimited.
+    pub per_key: Option<u32>,
+    /// Number of running jobs: they hold the slots of the lane.
+    pub running: u64,
+    /// The due jobs that wait.
+    pub waiting: WaitingJobs,
 }
 
 /// Why a limit was not changed.
@@ -56,19 +89,41 @@ pub enum LimitError {
     Store(#[from] StoreError),
 }
 
-/// Returns the limits of every group that is declared, overridden or has running jobs.
+/// Returns the limits of every group that is declared, overridden, or has jobs that run or are due. `declared_anywhere` are the limits
+/// that the plugins of all nodes declare.
 ///
 /// # Errors
 ///
 /// Returns the store's error.
-pub(crate) async fn limits(store: &WatchedStore, catalog: &Catalog) -> Result<Vec<GroupLimits>, StoreError> {
+pub(crate) async fn limits(
+    store: &WatchedStore,
+    catalog: &Catalog,
+    declared_anywhere: Arc<LimitTable>,
+) -> Result<Vec<GroupLimits>, StoreError> {
     let overrides = store.overrides().await?;
     let running: BTreeMap<Group, u64> = store.stats().await?.groups.into_iter().collect();
+    let backlog = store.backlog(declared_anywhere, bounds::FIND_TIME).await?;
+    let (now, more) = (store.now(), backlog.has_more());
     let table = catalog.limits().with_overrides(overrides.iter().cloned());
     let declared: BTreeMap<&Group, Limits> = catalog.limits().declared().collect();
     let mut groups: BTreeSet<&Group> = declared.keys().copied().collect();
     groups.extend(overrides.iter().map(|set| &set.group));
-    groups.extend(running.keys());
+    groups.extend(running.keys().chain(backlog.groups.keys()));
+    let waiting =
+        |of: &LaneBacklog| WaitingJobs { due: of.due, more, oldest_age: of.oldest_due.map(|at| now.since(at)) };
+    let lanes = |group: &Group, of: &GroupBacklog| {
+        let mut lanes: Vec<(&Option<Key>, &LaneBacklog)> = of.lanes.iter().collect();
+        // The sort is stable: lanes that are as busy stay in the order of their keys.
+        lanes.sort_by_key(|(_, of)| Reverse((of.due, of.running)));
+        lanes.truncate(bounds::LANES_SHOWN);
+        let lane_use = |(key, of): (&Option<Key>, &LaneBacklog)| LaneUse {
+            per_key: key.as_ref().and_then(|_| table.per_key(&Lane { group: group.clone(), key: key.clone() })),
+            key: key.clone(),
+            running: of.running,
+            waiting: waiting(of),
+        };
+        lanes.into_iter().map(lane_use).collect()
+    };
     let of = |group: &Group| {
         let own = overrides.iter().filter(|set| set.group == *group);
         GroupLimits {
@@ -79,6 +134,8 @@ pub(crate) async fn limits(store: &WatchedStore, catalog: &Catalog) -> Result<Ve
             in_force: table.of(group),
             keys: own.filter_map(|set| Some((set.key.clone()?, set.limits))).collect(),
             running: running.get(group).copied().unwrap_or_default(),
+            waiting: waiting(&backlog.groups.get(group).map(|of| of.all).unwrap_or_default()),
+            lanes: backlog.groups.get(group).map(|of| lanes(group, of)).unwrap_or_default(),
         }
     };
     Ok(groups.into_iter().map(of).collect())

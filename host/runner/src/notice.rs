@@ -6,13 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use wharf_core::attempt::Attempt;
 use wharf_core::audit::ActKind;
 use wharf_core::bulk::BulkOperation;
 use wharf_core::failure::FailureState;
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope};
 use wharf_core::ids::{JobId, PluginId, ScheduleId, TaskName};
-use wharf_core::job::{StateName, Stream};
+use wharf_core::job::{Job, StateName, Stream};
+use wharf_core::limits::Limits;
 use wharf_core::outcome::{OutcomeKind, Usage};
 use wharf_core::schedule::TickRecord;
 use wharf_core::topic::Topic;
@@ -96,6 +98,8 @@ pub enum Notice {
         /// The final state.
         state: StateName,
     },
+    /// A job failed, and no attempt follows. Sent after [`Notice::JobEnded`], with what the store has of it.
+    JobFailed(Box<FailedJob>),
     /// A cancel of a job was requested.
     CancelRequested {
         /// The job.
@@ -226,6 +230,10 @@ pub enum Notice {
         group: String,
         /// The key, if the limit is for one key.
         key: Option<String>,
+        /// The limits that were set; none if the declared ones hold again.
+        limits: Limits,
+        /// The name of the operator's token, if the host knows it.
+        by: Option<String>,
     },
     /// An operator set a hold on this node.
     HoldSet {
@@ -321,7 +329,14 @@ pub enum Notice {
         /// Time that the round took.
         took: Duration,
     },
-    /// The host started to drain: it claims no more jobs.
+    /// An operator drained this node, or let it claim jobs again.
+    NodeDrained {
+        /// True if it was drained.
+        drained: bool,
+        /// The name of the operator's token, if the host knows it.
+        by: Option<String>,
+    },
+    /// The host started to stop: it claims no more jobs.
     DrainStarted {
         /// Time for which running attempts may go on.
         timeout: Duration,
@@ -356,6 +371,19 @@ pub struct AttemptEnded {
     pub usage: Usage,
     /// Time to create the sandbox and to remove it.
     pub sandbox: Duration,
+}
+
+/// A job that failed.
+#[derive(Clone, Debug)]
+pub struct FailedJob {
+    /// The task of the job.
+    pub task: TaskName,
+    /// The ID of the job.
+    pub id: JobId,
+    /// The job as the store has it; `None` if it could not be read in time.
+    pub job: Option<Job>,
+    /// The attempts that the job keeps, in ascending order.
+    pub attempts: Vec<Attempt>,
 }
 
 /// The end of a live broadcast.

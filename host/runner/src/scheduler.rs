@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::hold::{HoldScope, HoldTable};
@@ -16,6 +16,7 @@ use wharf_core::schedule::{FiringTick, MissedPolicy, Schedule, ScheduleFiring, T
 use wharf_core::time::Timestamp;
 use wharf_store::{DueSchedules, Nudges, ScheduleFired, ScheduleWrite, StoreError};
 
+use crate::dispatch::Load;
 use crate::enqueuer::Enqueuer;
 use crate::notice::Notice;
 use crate::plugin_view::{PluginIndex, PluginView};
@@ -47,6 +48,7 @@ pub(crate) struct Scheduler {
     pub(crate) unreadable: BTreeMap<ScheduleId, String>,
     /// Notified when a schedule is changed on this host, or its settings are.
     pub(crate) changed: Arc<Notify>,
+    pub(crate) load: watch::Receiver<Load>,
 }
 
 /// The time of the next look.
@@ -58,6 +60,8 @@ enum NextLook {
     In(Duration),
     /// There is no schedule that will tick.
     Idle,
+    /// Once the host claims jobs again.
+    Resumed,
 }
 
 impl Scheduler {
@@ -103,6 +107,13 @@ impl Scheduler {
                 tokio::time::timeout(pause, woken).await.unwrap_or(false)
             }
             NextLook::In(pause) => tokio::time::timeout(pause, changed).await.is_ok(),
+            NextLook::Resumed => {
+                let mut load = self.load.clone();
+                tokio::select! {
+                    () = changed => true,
+                    Ok(_) = load.wait_for(|load| !load.draining) => false,
+                }
+            }
             // Nobody else can define one.
             NextLook::Idle => {
                 changed.await;
@@ -124,6 +135,10 @@ impl Scheduler {
         *last_now = Some(now);
         let is_loaded = self.plugins.catalog().is_open();
         let synced = self.sync.turn().await?;
+        // A host that is drained leaves its ticks to others, or for later; what it knows of files it says all the same.
+        if self.load.borrow().draining {
+            return Ok(synced.map_or(NextLook::Resumed, NextLook::In));
+        }
         let mut after: Option<(Timestamp, ScheduleId)> = None;
         let mut next = NextLook::Idle;
         loop {

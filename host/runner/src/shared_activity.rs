@@ -23,6 +23,11 @@ impl SharedActivity {
         SharedActivity { started: Instant::now(), log: Arc::default() }
     }
 
+    /// Adds an attempt that begins at `now`.
+    pub(crate) fn add_start(&self, task: &TaskName, now: Instant) {
+        self.log().add_start(task, now.saturating_duration_since(self.started));
+    }
+
     /// Adds an attempt that ended at `now`.
     pub(crate) fn add(&self, task: &TaskName, key: Option<&Key>, kind: OutcomeKind, usage: &Usage, now: Instant) {
         self.log().add(task, key, kind, usage, now.saturating_duration_since(self.started));

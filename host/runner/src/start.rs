@@ -24,6 +24,7 @@ use crate::broadcast::{Broadcasts, CallContext, Cluster, RemoteCalls};
 use crate::check_threads::CheckThreads;
 use crate::dispatch::{Dispatch, DispatchParts, Load};
 use crate::enqueuer::{Enqueuer, InsertNotifier};
+use crate::failed_jobs::FailedJobs;
 use crate::folder::{Folder, SettingsRequest};
 use crate::follow::Followers;
 use crate::guest_store::GuestStore;
@@ -144,10 +145,14 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     let budget = engine.budget().clone();
     let (plugins, followers) = (Arc::new(PluginIndex::new(settings.live)), Arc::new(Followers::new(budget.clone())));
     let store = WatchedStore::new(store, settings.write_timeout, listener.clone());
+    let (failed, failed_reader) = FailedJobs::new(store.clone(), listener.clone());
+    let read_failed = supervised("reading failed jobs", failed_reader.run(stopping.clone()), listener.clone());
+    tasks.spawn(read_failed);
     let upkeep = Upkeep {
         store: store.clone(),
         followers: Arc::clone(&followers),
         listener: listener.clone(),
+        failed: failed.clone(),
         lease: settings.lease,
         interval: settings.upkeep_interval,
         keep_finished: settings.keep_finished,
@@ -205,6 +210,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         inbox,
         load: to_load,
         activity: activity.clone(),
+        failed,
         costs: to_costs,
         stopping: stopping.clone(),
     };
@@ -268,6 +274,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         ),
         unreadable: BTreeMap::new(),
         changed: Arc::clone(&schedules_changed),
+        load: load.clone(),
     };
 
     tasks.spawn(supervised("firing schedules", scheduler.run(stopping.clone()), listener.clone()));

@@ -9,6 +9,7 @@ use wharf_core::bounds;
 use wharf_core::ids::JobId;
 use wharf_store::StoreError;
 
+use crate::failed_jobs::FailedJobs;
 use crate::follow::Followers;
 use crate::notice::{Listener, Notice};
 use crate::store_health::WatchedStore;
@@ -21,6 +22,8 @@ pub(crate) struct Upkeep {
     pub(crate) store: WatchedStore,
     pub(crate) followers: Arc<Followers>,
     pub(crate) listener: Listener,
+    /// Takes the jobs whose leases had expired: some have failed by that.
+    pub(crate) failed: FailedJobs,
     /// The length of a lease.
     pub(crate) lease: Duration,
     /// Interval at which finished jobs are deleted.
@@ -74,7 +77,10 @@ impl Upkeep {
             }
         };
         let result = self.store.call_slow("upkeep", round).await;
-        done.reclaimed.iter().for_each(|job| self.followers.wake(*job));
+        for job in &done.reclaimed {
+            self.followers.wake(*job);
+            self.failed.reclaimed(*job).await;
+        }
         if keep.is_some() || !done.reclaimed.is_empty() {
             let (reclaimed, deleted) = (done.reclaimed.len() as u64, done.deleted);
             self.listener.notify(&Notice::Upkeep { reclaimed, deleted, took: started.elapsed() });

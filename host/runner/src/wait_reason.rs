@@ -64,7 +64,7 @@ pub enum JobWaitReason {
     },
     /// The budget of memory of the node that was asked has no room for it at this moment, and no other node runs its task.
     NoMemory,
-    /// Every node that runs the task is stopping; its jobs wait for another one.
+    /// Every node that runs the task is stopping or drained; its jobs wait for another one.
     Draining,
 }
 

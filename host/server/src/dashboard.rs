@@ -9,11 +9,14 @@ mod keys;
 mod assets;
 mod verdict;
 mod pulse;
+mod sessions;
 mod visitor;
 mod layout;
 mod answer;
+mod page_path;
 mod entry;
 mod login;
+mod listing;
 mod chart;
 mod overview;
 mod job_row;
@@ -25,7 +28,10 @@ mod job;
 mod failures;
 mod bulk;
 mod operations;
+mod hold_list;
+mod limit_list;
 mod limits;
+mod schedules;
 mod plugins;
 mod schema_form;
 mod run;
@@ -36,9 +42,12 @@ mod live;
 mod live_job;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 
+use crate::http::problem::{Kind, Problem};
 use crate::http::scope::Need;
 
 pub(crate) use entry::Dashboard;
@@ -47,12 +56,11 @@ pub(crate) use pulse::Pulse;
 
 /// Returns every route of the dashboard, each behind what it needs of the visitor.
 pub(crate) fn routes(dashboard: Dashboard) -> Router {
-    let open = |methods: MethodRouter<Dashboard>| {
-        methods.route_layer(from_fn_with_state((dashboard.clone(), None), entry::enter))
+    let one_of = |needs: &'static [Need], methods: MethodRouter<Dashboard>| {
+        methods.route_layer(from_fn_with_state((dashboard.clone(), needs), entry::enter))
     };
-    let needs = |need: Need, methods: MethodRouter<Dashboard>| {
-        methods.route_layer(from_fn_with_state((dashboard.clone(), Some(need)), entry::enter))
-    };
+    let open = |methods: MethodRouter<Dashboard>| one_of(&[], methods);
+    let needs = |need: Need, methods: MethodRouter<Dashboard>| one_of(need.alone(), methods);
     Router::new()
         .route("/assets/{name}", open(get(assets::asset)))
         .route("/login", open(get(login::show).post(login::sign_in)))
@@ -78,24 +86,39 @@ pub(crate) fn routes(dashboard: Dashboard) -> Router {
         .route("/failures/{fingerprint}/ignore", needs(Need::OperateAll, post(failures::ignore)))
         .route("/failures/{fingerprint}/reopen", needs(Need::OperateAll, post(failures::reopen)))
         .route("/limits", needs(Need::ReadAll, get(limits::show)).merge(needs(Need::OperateAll, post(limits::set))))
+        .route("/limits/group", needs(Need::ReadAll, get(limits::group)))
         .route("/holds", needs(Need::OperateAll, post(limits::hold)))
         .route("/holds/release", needs(Need::OperateAll, post(limits::release)))
+        .route("/schedules", needs(Need::ReadAll, get(schedules::list)))
+        .route("/schedules/{id}", needs(Need::ReadAll, get(schedules::show)))
+        .route("/schedules/{id}/run", needs(Need::OperateAll, post(schedules::run)))
+        .route("/schedules/{id}/pause", needs(Need::OperateAll, post(schedules::pause)))
+        .route("/schedules/{id}/resume", needs(Need::OperateAll, post(schedules::resume)))
         .route("/plugins", needs(Need::ReadAll, get(plugins::list)))
         .route("/plugins/{id}", needs(Need::ReadAll, get(plugins::show)))
         .route("/nodes", needs(Need::ReadAll, get(nodes::list)))
         .route("/audit", needs(Need::Admin, get(audit::list)))
         .route(
             "/broadcasts",
-            needs(Need::ReadAll, get(broadcasts::show)).merge(needs(Need::Broadcast, post(broadcasts::send))),
+            one_of(&[Need::ReadAll, Need::Broadcast], get(broadcasts::show))
+                .merge(needs(Need::Broadcast, post(broadcasts::send))),
         )
         .route("/broadcasts/{id}", needs(Need::ReadAll, get(broadcasts::batch)))
         .route("/live/plugins", needs(Need::ReadAll, get(live::plugins)))
         .route("/live/nodes", needs(Need::ReadAll, get(live::nodes)))
+        .route("/live/schedules/{id}", needs(Need::ReadAll, get(live::schedule)))
         .route("/live/operations/{id}", needs(Need::ReadAll, get(live::operation)))
         .route("/live/broadcasts/{id}", needs(Need::ReadAll, get(live::batch)))
-        .route("/live/health", needs(Need::Read, get(live::health)))
+        .route("/live/health", one_of(&[Need::Read, Need::Enqueue, Need::Broadcast], get(live::health)))
         .route("/live/overview", needs(Need::ReadAll, get(live::overview)))
         .route("/live/jobs", needs(Need::Read, get(live::jobs)))
         .route("/live/jobs/{id}", needs(Need::Read, get(live_job::follow)))
+        .method_not_allowed_fallback(entry::unknown_method)
         .with_state(dashboard)
+}
+
+/// Returns the page that says that an address has none.
+pub(crate) async fn unknown_page(dashboard: &Dashboard, request: Request) -> Response {
+    let detail = format!("{} is no page of this host", request.uri().path());
+    entry::problem(dashboard, request, Problem::new(Kind::ROUTE_UNKNOWN, detail)).await
 }

@@ -15,6 +15,7 @@ pub(crate) mod scope;
 mod openapi;
 pub(crate) mod shared_bytes;
 mod held_config;
+pub(crate) mod length;
 mod app_state;
 pub(crate) mod author;
 pub(crate) mod guard;
@@ -34,7 +35,7 @@ pub(crate) mod holds;
 pub(crate) mod audit;
 mod summary;
 pub(crate) mod operations;
-mod schedules;
+pub(crate) mod schedules;
 mod nodes;
 mod config;
 mod health;
@@ -51,7 +52,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::header;
 use axum::middleware::from_fn;
+use axum::response::Response;
 use axum::routing::{MethodRouter, get, post, put};
 
 pub(crate) use app_state::AppState;
@@ -66,8 +69,14 @@ use entry::EntryLayer;
 use problem::{Kind, Problem};
 pub(crate) use routes::Routes;
 
-/// Returns every route of a running host: those of the API, and `pages`, those of its dashboard.
-pub(crate) fn routes(state: AppState, guard: Arc<Guard>, pages: Router) -> Routes {
+/// Returns every route of a running host: those of the API, and `pages`, those of its dashboard. `unknown_page` answers a browser that
+/// asks for a page that does not exist.
+pub(crate) fn routes<F: Future<Output = Response> + Send>(
+    state: AppState,
+    guard: Arc<Guard>,
+    pages: Router,
+    unknown_page: impl FnOnce(Request) -> F + Clone + Send + Sync + 'static,
+) -> Routes {
     let router = Router::new()
         .route("/v1/jobs", post(enqueue::enqueue).get(jobs::list))
         .route("/v1/jobs/{id}", no_query(get(jobs::show)))
@@ -85,6 +94,8 @@ pub(crate) fn routes(state: AppState, guard: Arc<Guard>, pages: Router) -> Route
         .route("/v1/plugins", no_query(get(plugins::list)))
         .route("/v1/plugins/{id}", no_query(get(plugins::show)))
         .route("/v1/nodes", no_query(get(nodes::list)))
+        .route("/v1/nodes/{node}/drain", no_query(post(nodes::drain)))
+        .route("/v1/nodes/{node}/resume", no_query(post(nodes::resume)))
         .route("/v1/config", no_query(get(config::show)))
         .route("/v1/limits", put(limits::set).delete(limits::clear).merge(no_query(get(limits::list))))
         .route("/v1/holds", get(holds::list).post(holds::set).delete(holds::release))
@@ -101,12 +112,28 @@ pub(crate) fn routes(state: AppState, guard: Arc<Guard>, pages: Router) -> Route
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(openapi::openapi))
-        .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .with_state(state.clone())
         .layer(EntryLayer(Arc::clone(&guard)))
-        .merge(pages);
+        .merge(pages)
+        .fallback({
+            let guard = Arc::clone(&guard);
+            move |request: Request| async move {
+                if is_for_a_page(&request) {
+                    return unknown_page(request).await;
+                }
+                let (entered, admitted) = entry::enter(&guard, None, request);
+                entered.answer(admitted.map(|(_, request)| async move { unknown_route(&request) })).await
+            }
+        });
     Routes::of_host(router, guard, state)
+}
+
+/// Returns true for a request of a browser that would show an answer, for an address that is none of the API's.
+fn is_for_a_page(request: &Request) -> bool {
+    let path = request.uri().path();
+    let accepted = request.headers().get_all(header::ACCEPT).iter().filter_map(|accepted| accepted.to_str().ok());
+    path != "/v1" && !path.starts_with("/v1/") && accepted.into_iter().any(|accepted| accepted.contains("text/html"))
 }
 
 /// Refuses queries on routes that do not read one.
@@ -114,7 +141,7 @@ fn no_query(methods: MethodRouter<AppState>) -> MethodRouter<AppState> {
     methods.route_layer(from_fn(query::refuse))
 }
 
-async fn unknown_route(request: Request) -> Problem {
+fn unknown_route(request: &Request) -> Problem {
     let path = request.uri().path();
     let hint = if path.starts_with("/v1/limits/") {
         "; the query names a group and a key, as in /v1/limits?group=words%2Fcount&key=acme"

@@ -3,6 +3,10 @@
 //! Labels are tasks, groups, topics and fixed words: never keys or IDs, whose number is not bounded.
 
 mod tasks;
+mod process;
+mod known_tasks;
+mod gauges;
+mod exposition;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,6 +21,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use wharf_runner::{BroadcastEnded, Notice};
 
+pub(crate) use exposition::Format;
+pub(crate) use gauges::Gauges;
+use known_tasks::KnownTasks;
 use tasks::TaskMetrics;
 
 /// Labels of one series: names are fixed, and values are few.
@@ -49,6 +56,8 @@ pub(crate) struct Metrics {
     schedule_ticks: Counters,
     /// Counted by the log itself: a notice of it would be one more line.
     pub(crate) host_log_lines_dropped: Counter,
+    /// The tasks that gauges have shown.
+    pub(crate) known_tasks: KnownTasks,
 }
 
 impl Metrics {
@@ -120,6 +129,7 @@ impl Metrics {
             hold_changes,
             schedule_ticks,
             host_log_lines_dropped,
+            known_tasks: KnownTasks::default(),
         }
     }
 
@@ -165,6 +175,7 @@ impl Metrics {
                 self.broadcasts_refused.inc();
             }
             Notice::CancelRequested { .. }
+            | Notice::JobFailed(_)
             | Notice::SuspectStarted { .. }
             | Notice::SubscriberLog { .. }
             | Notice::SubscriberLogDropped { .. }
@@ -184,6 +195,7 @@ impl Metrics {
             | Notice::SchedulesRewound { .. }
             | Notice::LimitSet { .. }
             | Notice::FailureStateSet { .. }
+            | Notice::NodeDrained { .. }
             | Notice::DrainStarted { .. }
             | Notice::DrainEnded => {}
         }
@@ -194,6 +206,7 @@ impl Metrics {
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
         encode_registry(&mut text, &gauges.registry)?;
+        encode_registry(&mut text, &gauges.of_process)?;
         encode_eof(&mut text)?;
         Ok(text)
     }
@@ -247,51 +260,6 @@ impl Topics {
             known.insert(topic.to_owned());
         }
         topic.to_owned()
-    }
-}
-
-/// Gauges, read at the moment of a scrape.
-#[derive(Debug)]
-pub(crate) struct Gauges {
-    registry: Registry,
-}
-
-/// Number of series that one gauge shows at most.
-const SERIES_MAX: usize = 2000;
-
-impl Gauges {
-    /// Returns an empty set of gauges.
-    pub(crate) fn new() -> Gauges {
-        Gauges { registry: Registry::with_prefix("wharf") }
-    }
-
-    /// Adds a gauge with one series for each label value.
-    pub(crate) fn labelled(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &'static str,
-        values: impl IntoIterator<Item = (String, u64)>,
-    ) {
-        let family = Family::<Labels, Gauge>::default();
-        for (value, number) in values.into_iter().take(SERIES_MAX) {
-            family.get_or_create(&vec![(label, value)]).set(number.cast_signed());
-        }
-        self.registry.register(name, help, family);
-    }
-
-    /// Adds a gauge without labels.
-    pub(crate) fn plain(&mut self, name: &str, help: &str, number: u64) {
-        let gauge = Gauge::<i64>::default();
-        gauge.set(number.cast_signed());
-        self.registry.register(name, help, gauge);
-    }
-
-    /// Adds a gauge of a length of time.
-    pub(crate) fn seconds(&mut self, name: &str, help: &str, length: Duration) {
-        let gauge = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
-        gauge.set(length.as_secs_f64());
-        self.registry.register_with_unit(name, help, Unit::Seconds, gauge);
     }
 }
 

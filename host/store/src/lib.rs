@@ -54,4 +54,5 @@ pub use store::{
     FailurePage, FailureStore, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage,
     JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, OperationStore, PinnedLog, Queue, QueueStats,
     Recorded, Renewed, ScheduleFired, ScheduleStore, ScheduleWrite, ScheduleWritten, StepTaken, Store, StoreError,
+    StoreFiles, StoreSize,
 };

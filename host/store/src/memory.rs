@@ -37,7 +37,7 @@ use crate::node_list::{MARKS_KEPT, NodeList};
 use crate::store::{
     AttemptStore, Claim, Claimed, FailureFilter, FailurePage, FailureStore, FindPage, FindRequest, HoldPage, HoldStore,
     Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OperationStore,
-    Queue, QueueStats, Recorded, Renewed, StepTaken, Store, StoreError, by_plugin,
+    Queue, QueueStats, Recorded, Renewed, StepTaken, Store, StoreError, StoreFiles, StoreSize, by_plugin,
 };
 
 mod audit;
@@ -275,19 +275,12 @@ impl Queue for MemoryStore {
     }
 
     async fn stats(&self) -> Result<QueueStats, StoreError> {
-        let now = self.now();
         let queue = self.queue();
         let mut tasks: BTreeMap<&TaskName, (u64, u64)> = BTreeMap::new();
         let mut groups: BTreeMap<&Group, u64> = BTreeMap::new();
-        let mut oldest_due: Option<Timestamp> = None;
         for JobRecord { job, .. } in queue.jobs.values() {
             match job.status.state {
-                State::Waiting { due } => {
-                    tasks.entry(&job.task).or_default().0 += 1;
-                    if due <= now {
-                        oldest_due = Some(oldest_due.map_or(due, |oldest| oldest.min(due)));
-                    }
-                }
+                State::Waiting { .. } => tasks.entry(&job.task).or_default().0 += 1,
                 State::Running { .. } => {
                     tasks.entry(&job.task).or_default().1 += 1;
                     *groups.entry(&job.lane.group).or_default() += 1;
@@ -297,7 +290,6 @@ impl Queue for MemoryStore {
         }
         Ok(QueueStats {
             tasks: tasks.into_iter().map(|(task, (waiting, running))| (task.clone(), waiting, running)).collect(),
-            oldest_due_age: oldest_due.map(|due| now.since(due)),
             groups: groups.into_iter().map(|(group, running)| (group.clone(), running)).collect(),
         })
     }
@@ -499,6 +491,14 @@ impl NodeRegistry for MemoryStore {
         queue.marks.retain(|_, (at, _)| *at >= now - MARKS_KEPT);
         queue.marks.insert(node, (now, mark));
         Ok(())
+    }
+}
+
+#[async_trait]
+impl StoreFiles for MemoryStore {
+    async fn size(&self) -> Result<StoreSize, StoreError> {
+        // What it keeps is part of the memory of its process.
+        Ok(StoreSize::default())
     }
 }
 

@@ -21,7 +21,7 @@ use crate::announced_plugins::AnnouncedPlugins;
 use crate::clock::Clock;
 use crate::store::{
     Claim, Claimed, FindPage, FindRequest, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, NodeMessages, Nudges,
-    OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError, StoreFiles, StoreSize, by_plugin,
 };
 
 mod address;
@@ -336,7 +336,7 @@ impl Queue for PostgresStore {
 
     async fn stats(&self) -> Result<QueueStats, StoreError> {
         let session = self.reader().await?;
-        let stats = read::stats(&session, self.now()).await;
+        let stats = read::stats(&session).await;
         self.finish(session, stats)
     }
 
@@ -373,6 +373,15 @@ impl JobFinder for PostgresStore {
         });
         let counted = count.await.map_err(|_| StoreError::Broken("a count panicked: see the host's log".to_owned()))?;
         counted.map_err(|error| self.store_error(&error))
+    }
+}
+
+#[async_trait]
+impl StoreFiles for PostgresStore {
+    async fn size(&self) -> Result<StoreSize, StoreError> {
+        let session = self.reader().await?;
+        let bytes = read::table_bytes(&session).await;
+        self.finish(session, bytes).map(|bytes| StoreSize { bytes, log_bytes: None })
     }
 }
 

@@ -36,7 +36,7 @@ use crate::store::{
     ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, FindPage,
     FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
     NodeRegistry, Nudges, OpenError, OperationStore, PinnedLog, Queue, QueueStats, Recorded, Renewed, StepTaken, Store,
-    StoreError, by_plugin,
+    StoreError, StoreFiles, StoreSize, by_plugin,
 };
 
 mod file_header;
@@ -240,8 +240,8 @@ impl Queue for SqliteStore {
     }
 
     async fn stats(&self) -> Result<QueueStats, StoreError> {
-        let (now, claims) = (self.now(), self.unsynced_claims.clone());
-        self.readers.read(move |conn| read::stats(conn, &claims, now)).await
+        let claims = self.unsynced_claims.clone();
+        self.readers.read(move |conn| read::stats(conn, &claims)).await
     }
 
     fn nudges(&self) -> Nudges {
@@ -432,5 +432,13 @@ impl Store for SqliteStore {
 
     fn pinned_log(&self) -> Option<PinnedLog> {
         checkpoint::pinned_log(&self.watch)
+    }
+}
+
+#[async_trait]
+impl StoreFiles for SqliteStore {
+    async fn size(&self) -> Result<StoreSize, StoreError> {
+        let (bytes, log_bytes) = self.watch.sizes();
+        Ok(StoreSize { bytes, log_bytes: Some(log_bytes) })
     }
 }

@@ -15,6 +15,7 @@ mod operation_store;
 mod schedule_store;
 mod node_registry;
 mod node_messages;
+mod store_files;
 
 pub use attempt_store::AttemptStore;
 pub use audit_log::{ActFilter, ActPage, AuditLog};
@@ -33,6 +34,7 @@ pub use operation_store::{OperationStore, StepTaken};
 pub use queue::{Nudges, Queue};
 pub(crate) use schedule_store::FiringResults;
 pub use schedule_store::{DueSchedules, ScheduleFired, ScheduleStore, ScheduleWrite, ScheduleWritten};
+pub use store_files::{StoreFiles, StoreSize};
 pub use written::{Inserted, Recorded, Renewed};
 
 /// A durable queue with finding, bulk operations and schedules in it, the holds on it, the audit log, the attempts and jobs that failed, the kv
@@ -48,6 +50,7 @@ pub trait Store:
     + FailureStore
     + KvStore
     + NodeRegistry
+    + StoreFiles
     + 'static
 {
     /// Returns the messages between the nodes of the store; `None` if only one node can use it.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::recording::release;
-use super::{Action, AttemptId, AttemptState, DRAINED, InFlightClaim, POLL, Planner};
+use super::{Action, AttemptId, AttemptState, InFlightClaim, POLL, Planner};
 use crate::job::LeasedJob;
 use crate::lease::{LEASE_LOST, is_suspect};
 use crate::time::Timestamp;
@@ -24,7 +24,7 @@ impl Planner {
 
     pub(super) fn may_claim(&self) -> bool {
         self.any_task
-            && self.drain.is_none()
+            && !self.is_draining()
             && self.claim.is_none()
             && !self.suspects.pause_claims()
             && self.free_slots() > 0
@@ -62,8 +62,8 @@ impl Planner {
         let attempt = AttemptId::from(&lease);
         let trusted_until = self.trusted_until(&lease, claim.sent, now);
         let is_suspect = is_suspect(leased.crashes);
-        let refusal = if self.drain.is_some() {
-            Some((Duration::ZERO, DRAINED))
+        let refusal = if let Some(text) = self.starts_none() {
+            Some((Duration::ZERO, text))
         } else if trusted_until <= now {
             Some((Duration::ZERO, LEASE_LOST))
         } else if is_suspect {

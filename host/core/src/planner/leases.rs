@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::{Action, AttemptId, AttemptState, DRAINED, Planner, RenewResult};
+use super::{Action, AttemptId, AttemptState, Planner, RenewResult, STOPPING};
 use crate::bounds;
 use crate::ids::JobId;
 use crate::lease::{LEASE_LOST, Lease};
@@ -110,7 +110,7 @@ impl Planner {
             if now >= state.trusted_until {
                 overdue.push((*attempt, Interruption::LeaseLost, LEASE_LOST));
             } else if drained {
-                overdue.push((*attempt, Interruption::Drain, DRAINED));
+                overdue.push((*attempt, Interruption::Drain, STOPPING));
             }
         }
         for (attempt, why, text) in overdue {

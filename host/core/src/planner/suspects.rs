@@ -139,8 +139,8 @@ impl Planner {
     pub(super) fn drive_suspects(&mut self, now: Timestamp) {
         let Some(paused_at) = self.suspects.paused_at else { return };
         self.drop_lost_suspects(now);
-        if self.drain.is_some() {
-            self.release_suspects(super::DRAINED, Duration::ZERO);
+        if let Some(text) = self.starts_none() {
+            self.release_suspects(text, Duration::ZERO);
         }
         if let Some(alone) = &self.suspects.alone {
             if now < alone.since + alone.length {

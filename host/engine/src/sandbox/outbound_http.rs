@@ -29,7 +29,7 @@ use wharf_core::outcome::Interruption;
 
 use crate::call::HostCalls;
 use crate::sandbox::log::Log;
-use crate::sandbox::plugin_env::PluginEnv;
+use crate::sandbox::plugin_env::{PluginEnv, RequestEnv};
 use crate::sandbox::retry_after;
 use crate::schedule::attempt_handle::AttemptHandle;
 use crate::spec::grants::default_port;
@@ -53,7 +53,7 @@ pub(crate) struct Outbound {
 
 /// A request to a granted place.
 struct GrantedRequest {
-    env: Arc<PluginEnv>,
+    env: RequestEnv,
     log: Log,
     tls: bool,
     host: String,
@@ -124,7 +124,7 @@ impl Outbound {
         let timeout_max =
             |requested: Option<Duration>, max: Duration| requested.unwrap_or(max).min(max).min(self.timeout_max);
         Ok(GrantedRequest {
-            env: Arc::clone(&self.env),
+            env: RequestEnv::new(&self.env),
             log: self.log.clone(),
             tls,
             host,

@@ -1,6 +1,8 @@
 //! The environment that all sandboxes of one plugin share: one value, so that making a sandbox changes only one
 //! reference count that other threads change, too.
 
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::runtime::Handle;
@@ -24,6 +26,32 @@ pub(crate) struct PluginEnv {
     pub(crate) tls: Arc<ClientConfig>,
     /// Why no attempt may use these settings any more; empty as long as they may.
     revoked: OnceLock<String>,
+    /// Number of HTTP requests that hold a reference, too.
+    requests: AtomicU64,
+}
+
+/// The environment as an HTTP request of a sandbox holds it: it may outlive its sandbox, and is no sandbox itself.
+pub(crate) struct RequestEnv(Arc<PluginEnv>);
+
+impl RequestEnv {
+    pub(crate) fn new(env: &Arc<PluginEnv>) -> RequestEnv {
+        env.requests.fetch_add(1, Ordering::Relaxed);
+        RequestEnv(Arc::clone(env))
+    }
+}
+
+impl Drop for RequestEnv {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Deref for RequestEnv {
+    type Target = PluginEnv;
+
+    fn deref(&self) -> &PluginEnv {
+        &self.0
+    }
 }
 
 /// The parts that all plugins of a host share.
@@ -42,7 +70,15 @@ impl PluginEnv {
     pub(crate) fn new(plugin: &str, settings: PluginSettings, host: &HostEnv) -> PluginEnv {
         let HostEnv { runtime, budget, tls } = host.clone();
         let config = settings.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        PluginEnv { plugin: plugin.to_owned(), settings, config, runtime, budget, tls, revoked: OnceLock::new() }
+        let (plugin, revoked, requests) = (plugin.to_owned(), OnceLock::new(), AtomicU64::new(0));
+        PluginEnv { plugin, settings, config, runtime, budget, tls, revoked, requests }
+    }
+
+    /// Returns the number of sandboxes that have this environment, besides its plugin: each holds one reference, so that counting
+    /// them costs no attempt anything.
+    pub(crate) fn live_sandboxes(env: &Arc<PluginEnv>) -> u64 {
+        let others = (Arc::strong_count(env) as u64).saturating_sub(1);
+        others.saturating_sub(env.requests.load(Ordering::Relaxed))
     }
 
     /// Ends every attempt that has these settings: at its next host call, at its next tick, or at its end. `why` is recorded as

@@ -10,12 +10,14 @@ use wharf_core::bounds;
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::node_message::{MessageBody, NodeMessage};
 use wharf_core::outcome::Interruption;
+use wharf_core::planner::Input;
 use wharf_core::rollcall::Answer;
 
 use super::call_chain::CallChain;
 use super::cluster::{Cluster, POLL};
 use super::guest_calls::GuestContext;
 use super::subscriber_call::{Admitted, CallContext, SubscriberCall};
+use crate::notice::Notice;
 
 /// A broadcast of another node.
 struct RemoteBroadcast {
@@ -74,6 +76,12 @@ impl RemoteCalls {
         let NodeMessage { from, broadcast, about, .. } = message;
         match about {
             MessageBody::Reply { plugin, answer } => self.cluster.deliver(broadcast, (plugin, answer)),
+            MessageBody::SetDrained { drained, by, until } => {
+                if self.cluster.store().now() < until {
+                    self.context.enqueuer.send_to_loop(Input::SetDrained(drained));
+                    self.context.listener.notify(&Notice::NodeDrained { drained, by });
+                }
+            }
             MessageBody::Over => {
                 if let Some(over) = self.lock().get(&(from, broadcast)) {
                     over.cancel();

@@ -64,8 +64,8 @@ pub enum BroadcastError {
         /// The limit.
         max: u32,
     },
-    /// The host is stopping.
-    #[error("this host is stopping and starts no more broadcasts")]
+    /// The host is stopping, or an operator drains it.
+    #[error("this host is draining and starts no more broadcasts")]
     Draining,
     /// Transient: plugins that may subscribe are still loading and would be missed.
     #[error("{}; nobody was called: try again in a moment", describe_loading(.plugins, *.open))]

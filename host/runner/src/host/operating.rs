@@ -8,7 +8,7 @@ use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId};
 use wharf_core::key::Key;
-use wharf_core::limits::Override;
+use wharf_core::limits::{Limits, Override};
 use wharf_store::{ActFilter, ActPage, FailureFilter, FailurePage, HoldPage, StoreError};
 
 use super::Host;
@@ -61,7 +61,8 @@ impl Host {
     ///
     /// Returns the store's error.
     pub async fn limits(&self) -> Result<Vec<GroupLimits>, StoreError> {
-        limits_view::limits(&self.0.store, &self.catalog()).await
+        let declared = self.0.plugins.view(self.0.store.now()).all_limits();
+        limits_view::limits(&self.0.store, &self.catalog(), declared).await
     }
 
     /// Puts an override in force, on all nodes. Raising acts at once; lowering never kills, it drains.
@@ -71,8 +72,8 @@ impl Host {
     /// Returns [`LimitError::UnknownGroup`] or `Loading` if no plugin of any node has the group, `Nothing` or `TotalOfKey` if the
     /// override sets nothing that can be set, and `Store` if the store failed.
     pub async fn set_limit(&self, change: Override, by: Author) -> Result<(), LimitError> {
-        let notice =
-            Notice::LimitSet { group: change.group.to_string(), key: change.key.as_ref().map(ToString::to_string) };
+        let (group, key) = (change.group.to_string(), change.key.as_ref().map(ToString::to_string));
+        let notice = Notice::LimitSet { group, key, limits: change.limits, by: by.name().map(str::to_owned) };
         limits_view::set(&self.0.store, &self.0.plugins, change, by).await?;
         self.notify(&notice);
         Ok(())
@@ -85,7 +86,9 @@ impl Host {
     /// Returns [`LimitError::UnknownGroup`] or `Loading` if there was none and no plugin of any node has the group, and `Store` if
     /// the store failed.
     pub async fn clear_limit(&self, group: Group, key: Option<Key>, by: Author) -> Result<bool, LimitError> {
-        let notice = Notice::LimitSet { group: group.to_string(), key: key.as_ref().map(ToString::to_string) };
+        let (of, key_text) = (group.to_string(), key.as_ref().map(ToString::to_string));
+        let by_name = by.name().map(str::to_owned);
+        let notice = Notice::LimitSet { group: of, key: key_text, limits: Limits::default(), by: by_name };
         let cleared = limits_view::clear(&self.0.store, &self.0.plugins, (group, key), by).await?;
         if cleared {
             self.notify(&notice);

@@ -31,7 +31,8 @@ use wharf_store::{
     ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, DueSchedules, FailureFilter, FailurePage, FailureStore,
     FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore,
     NodeMessages, NodeRegistry, Nudges, OperationStore, Queue, QueueStats, Recorded, Renewed, ScheduleFired,
-    ScheduleStore, ScheduleWrite, ScheduleWritten, SqliteStore, StepTaken, Store, StoreError, SystemClock,
+    ScheduleStore, ScheduleWrite, ScheduleWritten, SqliteStore, StepTaken, Store, StoreError, StoreFiles, StoreSize,
+    SystemClock,
 };
 
 use crate::setup::{LONG, Setup, memory, order};
@@ -354,6 +355,13 @@ impl NodeRegistry for Cut {
     }
     async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
         self.reached()?.set_node_mark(node, mark).await
+    }
+}
+
+#[async_trait]
+impl StoreFiles for Cut {
+    async fn size(&self) -> Result<StoreSize, StoreError> {
+        self.store.size().await
     }
 }
 

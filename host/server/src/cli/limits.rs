@@ -104,7 +104,7 @@ fn number(limit: Option<u32>) -> String {
 }
 
 fn list(limits: &[Limit]) -> anyhow::Result<()> {
-    let mut table = Table::new(&["GROUP", "KEY", "PER KEY", "TOTAL", "RUNNING", "FROM"]);
+    let mut table = Table::new(&["GROUP", "KEY", "PER KEY", "TOTAL", "RUNNING", "WAITING", "FROM"]);
     for limit in limits {
         let two = |numbers: LimitNumbers| {
             let each =
@@ -125,6 +125,7 @@ fn list(limits: &[Limit]) -> anyhow::Result<()> {
             number(limit.per_key),
             number(limit.total),
             limit.running.to_string(),
+            format!("{}{}", limit.waiting.due, if limit.waiting.more { "+" } else { "" }),
             from.join("; "),
         ]);
         for of_key in &limit.keys {
@@ -133,6 +134,7 @@ fn list(limits: &[Limit]) -> anyhow::Result<()> {
                 group,
                 key,
                 number(of_key.per_key),
+                String::new(),
                 String::new(),
                 String::new(),
                 "set for this key".to_owned(),

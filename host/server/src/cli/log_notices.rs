@@ -3,13 +3,19 @@
 use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
+use wharf_core::attempt::{Attempt, dropped_count};
+use wharf_core::bounds;
+use wharf_core::limits::Limits;
 use wharf_core::outcome::OutcomeKind;
 use wharf_core::schedule::{TickOutcome, is_told};
-use wharf_runner::{AttemptEnded, BroadcastEnded, Notice};
+use wharf_runner::{AttemptEnded, BroadcastEnded, FailedJob, Notice};
 
 use super::log::Log;
 use crate::http::api::Moment;
 use crate::progress::loading_step_text;
+
+/// The most of a report's first line that the line of a failed job quotes, in bytes.
+const LOGGED_REPORT_BYTES_MAX: usize = 500;
 
 /// Logs a notice.
 pub(crate) fn log_notice(notice: &Notice, log: &Log) {
@@ -26,6 +32,7 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
             warn!(%task, %job, number, "the result of an attempt was refused: another attempt has taken over its job")
         }
         Notice::JobEnded { task, job, state } => debug!(%task, %job, state = state.as_str(), "job ended"),
+        Notice::JobFailed(failed) => job_failed(failed),
         Notice::JobReplaced { job } => debug!(%job, "cancelled: a newer job of its key took its place"),
         Notice::CancelRequested { job } => debug!(%job, "cancel requested"),
         Notice::RetryRequested { job } => debug!(%job, "retry requested"),
@@ -72,7 +79,12 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
             bytes >> 20
         ),
         Notice::StoreLogReleased => info!("the store's log is written to its database file again"),
-        Notice::LimitSet { group, key } => info!(group, key, "limit changed"),
+        Notice::LimitSet { group, key, limits, by } if *limits == Limits::default() => {
+            info!(group, key, by = by.as_deref(), "limit cleared")
+        }
+        Notice::LimitSet { group, key, limits, by } => {
+            info!(group, key, per_key = limits.per_key, total = limits.total, by = by.as_deref(), "limit changed")
+        }
         Notice::HoldSet { hold } => {
             let until = hold.until.map(|until| format!("{:.0}", Moment(until).date()));
             let (reason, by) = (Some(hold.reason.as_str()).filter(|reason| !reason.is_empty()), hold.by.as_deref());
@@ -126,6 +138,10 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
             warn!(reclaimed, deleted, ?took, "upkeep: leases had expired; their jobs wait again");
         }
         Notice::Upkeep { reclaimed, deleted, took } => debug!(reclaimed, deleted, ?took, "upkeep"),
+        Notice::NodeDrained { drained: true, by } => {
+            info!(by = by.as_deref(), "draining: this host claims no jobs until it is resumed or starts again")
+        }
+        Notice::NodeDrained { drained: false, by } => info!(by = by.as_deref(), "resumed: this host claims jobs again"),
         Notice::DrainStarted { timeout, running } => drain_started(*timeout, *running),
         Notice::DrainEnded => info!("stopped"),
         Notice::HostFault { doing, why } => error!(doing, why, "a bug in the host; please report it"),
@@ -159,6 +175,37 @@ fn attempt_ended(ended: &AttemptEnded) {
         }
         _ => info!(%task, %job, number, outcome = kind.as_str(), "attempt failed: {first}"),
     }
+}
+
+/// Logs the final failure of a job, in one line with all that its attempts have in common or not.
+fn job_failed(failed: &FailedJob) {
+    let FailedJob { task, id, job, attempts } = failed;
+    let Some(job) = job else { return warn!(%task, job = %id, "job failed; the store has how") };
+    let last = attempts.last();
+    let outcome = last.map(|attempt| attempt.end.report.kind.as_str());
+    let plugin_version = last.and_then(|last| Some(last.end.origin.as_ref()?.plugin_version.as_str()));
+    let (key, number) = (job.lane.key.as_ref().map(ToString::to_string), job.status.attempt);
+    let took = job.finished_at.map(|finished| finished.since(job.enqueued_at).as_millis() as u64);
+    let mut trace: Vec<String> = attempts.iter().map(attempt_text).collect();
+    let dropped = dropped_count(attempts);
+    if dropped > 0 {
+        let place = (bounds::ATTEMPTS_KEPT_OLDEST as usize).min(trace.len());
+        trace.insert(place, format!("{} not kept", counted(u64::from(dropped), "attempt")));
+    }
+    let first = last.map_or("", |attempt| attempt.end.first_line());
+    let first = &first[..first.floor_char_boundary(LOGGED_REPORT_BYTES_MAX)];
+    let trace = trace.join("; ");
+    warn!(%task, job = %id, key, plugin_version, outcome, attempts = number, duration_ms = took, trace, "job failed: {first}");
+}
+
+fn attempt_text(attempt: &Attempt) -> String {
+    let Attempt { end, .. } = attempt;
+    let wall = end.usage.map_or_else(String::new, |usage| format!(" after {:.1?}", usage.wall));
+    let origin = end
+        .origin
+        .as_ref()
+        .map_or_else(String::new, |origin| format!(" by version {} on {}", origin.plugin_version, origin.node_name));
+    format!("{} {}{wall}{origin}", end.number, end.report.kind.as_str())
 }
 
 fn broadcast_ended(ended: &BroadcastEnded) {

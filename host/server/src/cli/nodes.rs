@@ -1,11 +1,13 @@
-//! `wharf node`: the hosts that share a store.
+//! `wharf node`: the hosts that share a store, and draining them.
 
 use clap::Subcommand;
 use serde_json::value::RawValue;
+use wharf_core::node::NodeName;
 
-use super::client::Client;
+use super::client::{ApiRequest, Client};
 use crate::cli_error::ExitStatus;
-use crate::http::api::{LoadedPlugin, Node};
+use crate::http::api::{DrainedNode, LoadedPlugin, Node};
+use crate::http::encode;
 use crate::output::{Table, print_json};
 
 #[derive(Debug, Subcommand)]
@@ -16,6 +18,19 @@ pub(crate) enum NodeCommand {
     /// tokens of wharf.toml among them, but no secret, and not the address, the store, the log and the folders of one host.
     /// Hosts that show different ones have different settings.
     List,
+    /// Drain a host: it goes on with what runs, and begins no more
+    ///
+    /// The host claims no jobs, starts no live broadcasts and fires no schedules; other hosts of the store do. Its API answers, and
+    /// `/ready` says that it is draining. A host that starts does not remember it.
+    Drain {
+        /// ID or name of the host, as `wharf node list` shows them [default: the one that is asked]
+        node: Option<String>,
+    },
+    /// Have a drained host claim jobs again
+    Resume {
+        /// ID or name of the host, as `wharf node list` shows them [default: the one that is asked]
+        node: Option<String>,
+    },
 }
 
 impl NodeCommand {
@@ -23,9 +38,24 @@ impl NodeCommand {
         match self {
             NodeCommand::List if json => print_json(&client.get::<Box<RawValue>>("/v1/nodes".to_owned())?)?,
             NodeCommand::List => list(&client.get::<Vec<Node>>("/v1/nodes".to_owned())?)?,
+            NodeCommand::Drain { node } => set_drained(client, node.as_deref(), "drain", json)?,
+            NodeCommand::Resume { node } => set_drained(client, node.as_deref(), "resume", json)?,
         }
         Ok(ExitStatus::Done)
     }
+}
+
+fn set_drained(client: &Client, node: Option<&str>, verb: &str, json: bool) -> anyhow::Result<()> {
+    let path = format!("/v1/nodes/{}/{verb}", encode(node.unwrap_or(NodeName::HERE)));
+    let request = ApiRequest { method: "POST", path, ..ApiRequest::default() };
+    let (done, raw): (DrainedNode, Box<RawValue>) = client.request_with_raw(request)?;
+    if json {
+        return Ok(print_json(&raw)?);
+    }
+    let mut table = Table::new(&["NODE", "NAME", "STATE", "RUNNING"]);
+    let state = if done.draining { "draining" } else { "up" };
+    table.row([done.id, done.name, state.to_owned(), done.running.to_string()]);
+    Ok(table.print()?)
 }
 
 fn list(nodes: &[Node]) -> anyhow::Result<()> {

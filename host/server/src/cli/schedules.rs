@@ -7,16 +7,12 @@ use wharf_core::bounds;
 use super::client::{ApiRequest, Client, retry_while_loading};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{
-    Moment, PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, ScheduleState, from_name,
+    CLOCK_LAW, Moment, PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, ScheduleState, from_name,
 };
 use crate::http::{encode, to_base64};
 use crate::output::{Table, print_json, print_line};
 use crate::payload_input;
 use crate::stderr::note;
-
-/// The law of clock changes, as `wharf schedule show` prints it.
-const LAW: &str = "where the clock changes: a fixed time that it skips comes at the first moment after the gap, and one that it \
-                   shows twice comes once, the first time; hours with `*`, and `every`, follow real time";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ScheduleCommand {
@@ -284,7 +280,7 @@ fn print(schedule: &Schedule) -> anyhow::Result<()> {
     }
     if let Some(version) = &schedule.zones_version {
         line("zones", &format!("IANA {version}"))?;
-        note(LAW);
+        note(&format!("where the clock changes: {CLOCK_LAW}"));
     }
     Ok(())
 }

@@ -102,10 +102,13 @@ async fn run(
     let bounds = ConnectionBounds::new(connections_max());
     let pulse = Arc::new(Pulse::default());
     let keys = Keys::draw(address.port()).context("could not draw the secret of the dashboard")?;
-    let pages = dashboard::routes(Dashboard::new(state.clone(), Arc::clone(&guard), keys, Arc::clone(&pulse)));
+    let pages = Dashboard::new(state.clone(), Arc::clone(&guard), keys, Arc::clone(&pulse));
     let host_seen = host.clone();
     let _sampling = AbortOnDropHandle::new(tokio::spawn(async move { pulse.run(host_seen).await }));
-    let serving = tokio::spawn(connections::serve(listener, routes(state, guard, pages), bounds, stopping.clone()));
+    let page_routes = dashboard::routes(pages.clone());
+    let unknown_page = |request| async move { dashboard::unknown_page(&pages, request).await };
+    let routes = routes(state, guard, page_routes, unknown_page);
+    let serving = tokio::spawn(connections::serve(listener, routes, bounds, stopping.clone()));
 
     let (died, end) = tokio::select! {
         end = signals.end() => (false, end),

@@ -104,6 +104,11 @@ impl PublicUrl {
         origin.eq_ignore_ascii_case(&self.origin)
     }
 
+    /// Returns true if connections to the address are encrypted.
+    pub(crate) fn is_https(&self) -> bool {
+        self.origin.starts_with("https://")
+    }
+
     /// Returns true if the address leads nowhere but to this machine.
     pub(crate) fn is_loopback(&self) -> bool {
         let name = self.name.trim_start_matches('[').trim_end_matches(']');

@@ -70,7 +70,7 @@ pub(super) fn problem_page(visitor: &Visitor, problem: &Problem) -> Response {
                 a href=(visitor.link(&visitor.here)) { "Try again" }
                 ". "
             }
-            a href=(visitor.link("jobs")) { "To the jobs" }
+            @if visitor.may_read() { a href=(visitor.link("jobs")) { "To the jobs" } }
         }
     };
     page_with(status, visitor, &Frame::still(&line(kind.title), Section::Outside), &main)

@@ -9,12 +9,11 @@ use maud::{Markup, html};
 use wharf_core::bounds;
 use wharf_core::rollcall::{Answer as ReplyAnswer, Mode, Reply};
 use wharf_core::topic::Topic;
-use wharf_runner::{Batch, Broadcast, Catalog, Host};
+use wharf_runner::{Batch, Broadcast, Catalog, Durable, Host};
 
 use crate::config;
 use crate::http::api::Job;
-use crate::http::path::Path;
-use crate::http::problem::{Kind, Problem};
+use crate::http::problem::Problem;
 use crate::http::scope::forbidden;
 use crate::http::{broadcasts, encode, memory};
 
@@ -24,6 +23,7 @@ use super::entry::Dashboard;
 use super::form::Form;
 use super::job_row::look;
 use super::layout::{Frame, Section, marks, page, page_in_parts, place, state};
+use super::page_path::Path;
 use super::text::{brief, counted, first_line, line, lines, size};
 use super::visitor::Visitor;
 
@@ -34,7 +34,7 @@ const REPLY_BYTES_MAX: usize = 16 * 1024;
 pub(super) async fn show(State(host): State<Host>, visitor: Visitor) -> Answer {
     let main = html! {
         div class="head" { h1 { "Broadcasts" } span class="dim" { "one call asks every plugin that subscribes" } }
-        (topics(&visitor, &host.catalog()))
+        @if visitor.sees_all() { (topics(&visitor, &host.catalog())) }
         @if visitor.may_broadcast() { (form(&visitor, "", "")) }
     };
     let frame = Frame { title: "Broadcasts", section: Section::Broadcasts, live: Some("live/health".into()) };
@@ -121,7 +121,10 @@ pub(super) async fn send(State(dashboard): State<Dashboard>, visitor: Visitor, g
     if given.get("how") == Some("durable") {
         let durable =
             host.broadcast_durably(topic.as_str(), payload.into(), None).await.map_err(broadcasts::problem)?;
-        return Ok(lead_to(&visitor, &format!("broadcasts/{}", durable.id)));
+        if visitor.sees_all() {
+            return Ok(lead_to(&visitor, &format!("broadcasts/{}", durable.id)));
+        }
+        return Ok(page(&visitor, &Frame::still("Sent", Section::Broadcasts), &sent(&visitor, &durable)));
     }
     let timeout = given.get("timeout").map(config::duration).transpose();
     let timeout = timeout.map_err(|error| Problem::bad_request(format!("`timeout`: {error}")))?;
@@ -146,6 +149,15 @@ pub(super) async fn send(State(dashboard): State<Dashboard>, visitor: Visitor, g
         })
     });
     Ok(page_in_parts(&visitor, &Frame::still("Replies", Section::Broadcasts), &main, parts.take_until(end)))
+}
+
+/// Says what was sent, to whoever may not see its jobs.
+fn sent(visitor: &Visitor, durable: &Durable) -> Markup {
+    html! {
+        div class="head" { h1 { (line(&durable.topic.to_string())) } span class="mono dim" { (durable.id.to_string()) } }
+        p class="note" role="status" { (counted(durable.jobs.len() as u64, "job", "jobs")) " enqueued; your token may not see them." }
+        (form(visitor, &durable.topic.to_string(), ""))
+    }
 }
 
 fn reply_section(reply: &Reply) -> Markup {
@@ -217,17 +229,11 @@ fn bytes_shown(bytes: &[u8]) -> Markup {
     }
 }
 
-/// Returns the problem that no durable broadcast has this ID.
-pub(super) fn unknown(id: &str) -> Problem {
-    let detail = format!("unknown durable broadcast `{id}`; it had no subscribers, or its jobs were deleted");
-    Problem::new(Kind::BROADCAST_UNKNOWN, detail)
-}
-
 /// Reads a durable broadcast. It may be held as long as the permit beside it.
 pub(super) async fn read(host: &Host, id: &str) -> Result<(Batch, impl Sized + use<>), Problem> {
-    let number = id.parse().map_err(|_| unknown(id))?;
+    let number = id.parse().map_err(|_| broadcasts::unknown(id))?;
     let reading = memory::to_read_a_broadcast().await;
-    let batch = host.batch(number).await?.ok_or_else(|| unknown(id))?;
+    let batch = host.batch(number).await?.ok_or_else(|| broadcasts::unknown(id))?;
     Ok((batch, reading))
 }
 

@@ -5,14 +5,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{FromRef, Request, State};
+use axum::extract::{FromRef, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{Html, IntoResponse, Response};
 use futures_util::FutureExt as _;
 use maud::{DOCTYPE, html};
-use tracing::{Instrument as _, debug, debug_span};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, debug, debug_span};
 use wharf_core::author::Author;
 use wharf_runner::Host;
 
@@ -27,6 +28,7 @@ use super::answer::{Carried, PageProblem, problem_page};
 use super::form::Form;
 use super::keys::Keys;
 use super::pulse::Pulse;
+use super::sessions::{Session, Sessions};
 use super::visitor::{Visit, Visitor, base};
 
 /// The longest body of a form, in bytes. What is larger is enqueued by the API or the command line.
@@ -59,12 +61,13 @@ pub(crate) struct Dashboard {
     pub(super) guard: Arc<Guard>,
     pub(super) keys: Arc<Keys>,
     pub(super) pulse: Arc<Pulse>,
+    pub(super) sessions: Arc<Sessions>,
 }
 
 impl Dashboard {
     /// Returns the state of the dashboard of this host.
     pub(crate) fn new(app: AppState, guard: Arc<Guard>, keys: Keys, pulse: Arc<Pulse>) -> Dashboard {
-        Dashboard { app, guard, keys: Arc::new(keys), pulse }
+        Dashboard { app, guard, keys: Arc::new(keys), pulse, sessions: Arc::default() }
     }
 }
 
@@ -74,48 +77,93 @@ impl FromRef<Dashboard> for Host {
     }
 }
 
-/// A route's need: `None` if it needs no token.
-pub(super) type Entrance = (Dashboard, Option<Need>);
+/// What a route needs: one of these; nothing if it needs no token.
+pub(super) type Entrance = (Dashboard, &'static [Need]);
 
 /// Lets a request in, runs its route, and gives the answer its headers.
-pub(super) async fn enter(State((dashboard, need)): State<Entrance>, request: Request, next: Next) -> Response {
-    let span = debug_span!("page", method = %request.method());
+pub(super) async fn enter(State((dashboard, needs)): State<Entrance>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
+    logged(route, request, |request| admitted(&dashboard, needs, request, next)).await
+}
+
+/// Answers with the page of a problem, if the visitor may know that much.
+pub(super) async fn problem(dashboard: &Dashboard, request: Request, problem: Problem) -> Response {
+    let page = async |request: Request| {
+        let (parts, _) = request.into_parts();
+        match visit(dashboard, &parts, ANY).await {
+            Ok((visitor, ..)) => problem_page(&visitor, &problem),
+            Err(refusal) => refusal,
+        }
+    };
+    logged("unknown", request, page).await
+}
+
+/// Answers a request whose address has a page, but none for this method.
+pub(super) async fn unknown_method(State(dashboard): State<Dashboard>, request: Request) -> Response {
+    let detail = format!("{} does not accept {}", request.uri().path(), request.method());
+    problem(&dashboard, request, Problem::new(Kind::METHOD_NOT_ALLOWED, detail)).await
+}
+
+/// Answers a request, gives the answer its headers, and logs its end.
+async fn logged(route: &str, request: Request, answer: impl AsyncFnOnce(Request) -> Response) -> Response {
+    let span = debug_span!("page", method = %request.method(), route, status = Empty);
     let started = Instant::now();
     let answer = async {
-        let mut response = admitted(&dashboard, need, request, next).await;
+        let mut response = answer(request).await;
         let headers = response.headers_mut();
         for (name, value) in &HEADERS {
             headers.entry(name.clone()).or_insert(HeaderValue::from_static(value));
         }
-        debug!(status = response.status().as_u16(), elapsed = ?started.elapsed(), "page ended");
+        Span::current().record("status", response.status().as_u16());
+        debug!(elapsed = ?started.elapsed(), "page ended");
         response
     };
     answer.instrument(span).await
 }
 
-async fn admitted(dashboard: &Dashboard, need: Option<Need>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
-    if let Err(problem) = dashboard.guard.check_page(&parts) {
-        return problem_page(&stranger(dashboard, &parts), &problem);
+/// What a page needs that every visitor with a token may see.
+const ANY: &[Need] = &[Need::Read, Need::Enqueue, Need::Broadcast];
+
+/// Checks the way of a request and its token, and returns its visitor with the cookie that was sent. The error is the answer to whoever
+/// is not let in.
+async fn visit(
+    dashboard: &Dashboard,
+    parts: &Parts,
+    needs: &[Need],
+) -> Result<(Visitor, Option<String>, Option<Access>), Response> {
+    if let Err(problem) = dashboard.guard.check_page(parts) {
+        return Err(problem_page(&stranger(dashboard, parts), &problem));
     }
     let cookie = cookie(dashboard, &parts.headers).map(str::to_owned);
-    let access = match access(dashboard, &parts.headers, cookie.as_deref()) {
-        Ok(access) => access,
+    let (access, session) = match access(dashboard, &parts.headers, cookie.as_deref()) {
+        Ok(known) => known,
         // Whoever has a wrong token must be able to sign in.
-        Err(_) if need.is_none() => None,
-        Err(problem) => return problem_page(&stranger(dashboard, &parts), &problem),
+        Err(_) if needs.is_empty() => (None, None),
+        Err(problem) => return Err(problem_page(&stranger(dashboard, parts), &problem)),
     };
-    if need.is_some() && access.is_none() {
-        return ask_for_token(dashboard, &parts, cookie.is_some());
+    if !needs.is_empty() && access.is_none() {
+        return Err(ask_for_token(dashboard, parts, cookie.is_some()));
     }
-    let visitor = visitor(dashboard, &parts, need, access.clone(), cookie.as_deref()).await;
+    let is_page = !needs.is_empty() && parts.method.is_safe() && has_frame(parts.uri.path());
+    let visitor = visitor(dashboard, parts, is_page, access.clone(), (cookie.as_deref(), session)).await;
+    Ok((visitor, cookie, access))
+}
+
+async fn admitted(dashboard: &Dashboard, needs: &'static [Need], request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let (visitor, cookie, access) = match visit(dashboard, &parts, needs).await {
+        Ok(visit) => visit,
+        Err(refusal) => return refusal,
+    };
     let refused = |problem: &Problem| problem_page(&visitor, problem);
-    if let (Some(need), Some(access)) = (need, &access)
-        && let Err(problem) = need.check(access)
+    if let Some(access) = &access
+        && let Err(problem) = check(needs, access)
     {
-        // Who may only run jobs has no overview.
-        if parts.uri.path() == "/" && !access.reads() && access.enqueues_some() {
-            return super::answer::lead_to(&visitor, "run");
+        // Who reads nothing has no overview.
+        let other = if access.enqueues_some() { "run" } else { "broadcasts" };
+        if parts.uri.path() == "/" && !access.reads() && (access.enqueues_some() || visitor.may_broadcast()) {
+            return super::answer::lead_to(&visitor, other);
         }
         return refused(&problem);
     }
@@ -124,7 +172,7 @@ async fn admitted(dashboard: &Dashboard, need: Option<Need>, request: Request, n
         parts.extensions.insert(visitor.clone());
         Request::from_parts(parts, body)
     } else {
-        let max = if need.is_some() { FORM_BYTES_MAX } else { OPEN_FORM_BYTES_MAX };
+        let max = if needs.is_empty() { OPEN_FORM_BYTES_MAX } else { FORM_BYTES_MAX };
         let form = read_small(&parts.headers, body, max).await.and_then(|body| Form::parse(&body));
         match form.and_then(|form| marked(dashboard, form, cookie.as_deref(), access.as_ref())) {
             Ok(form) => parts.extensions.insert(form),
@@ -138,10 +186,7 @@ async fn admitted(dashboard: &Dashboard, need: Option<Need>, request: Request, n
     let ended = if is_safe { tokio::time::timeout(PAGE_TIME_MAX, running).await } else { Ok(running.await) };
     let response = match ended {
         Ok(Ok(response)) => response,
-        Ok(Err(_)) => {
-            let detail = "a bug in Wharf ended this request; the host goes on, and its log names the place";
-            PageProblem(Problem::new(Kind::INTERNAL, detail)).into_response()
-        }
+        Ok(Err(_)) => PageProblem(Problem::panicked()).into_response(),
         Err(_) => {
             let seconds = PAGE_TIME_MAX.as_secs();
             let detail = format!("the store gave no answer within {seconds} s; nothing was changed");
@@ -154,24 +199,39 @@ async fn admitted(dashboard: &Dashboard, need: Option<Need>, request: Request, n
     }
 }
 
+/// Checks that a visitor has one of these needs; the error is about the first one.
+fn check(needs: &[Need], access: &Access) -> Result<(), Problem> {
+    match needs.first() {
+        Some(first) if !needs.iter().any(|need| need.check(access).is_ok()) => first.check(access),
+        _ => Ok(()),
+    }
+}
+
 /// Returns the cookie of this host that a request has.
 fn cookie<'h>(dashboard: &Dashboard, headers: &'h HeaderMap) -> Option<&'h str> {
     let all = headers.get_all(header::COOKIE).iter();
     dashboard.keys.cookie(all.filter_map(|value| value.to_str().ok()))
 }
 
-/// Returns what a request may do: everyone's rights, those of its cookie, or those of the token that a proxy added.
-fn access(dashboard: &Dashboard, headers: &HeaderMap, cookie: Option<&str>) -> Result<Option<Access>, Problem> {
+/// Returns what a request may do: everyone's rights, those of its cookie, with the session, or those of the token that a proxy added.
+fn access(
+    dashboard: &Dashboard,
+    headers: &HeaderMap,
+    cookie: Option<&str>,
+) -> Result<(Option<Access>, Option<Session>), Problem> {
     let tokens = dashboard.guard.tokens();
     if let Some(anyone) = tokens.anyone() {
-        return Ok(Some(anyone));
+        return Ok((Some(anyone), None));
     }
-    let by_cookie = cookie.and_then(|cookie| dashboard.keys.access(cookie, tokens, dashboard.app.host.now()));
-    match by_cookie {
-        Some(access) => Ok(Some(access)),
+    let by_cookie = cookie.and_then(|cookie| {
+        let access = dashboard.keys.access(cookie, tokens, dashboard.app.host.now())?;
+        Some((access, Session { cookie: cookie.to_owned(), until: Keys::end_of(cookie)? }))
+    });
+    match by_cookie.filter(|(_, session)| !dashboard.sessions.has_ended(session)) {
+        Some((access, session)) => Ok((Some(access), Some(session))),
         // A proxy's own sign-in may pass its header on: that is no token.
-        None if !is_bearer(headers) => Ok(None),
-        None => dashboard.guard.bearer(headers),
+        None if !is_bearer(headers) => Ok((None, None)),
+        None => Ok((dashboard.guard.bearer(headers)?, None)),
     }
 }
 
@@ -182,9 +242,17 @@ fn is_bearer(headers: &HeaderMap) -> bool {
     headers.get_all(header::AUTHORIZATION).iter().any(scheme)
 }
 
-/// Returns true if the visitor's own connection, or that of the nearest proxy, is encrypted.
-pub(super) fn is_secure(headers: &HeaderMap) -> bool {
-    headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+/// Returns true if the visitor's browser is to keep the cookie from connections that are not encrypted: its own connection is encrypted,
+/// as a proxy says or as the origin of the form says; or it must be, since the public address is.
+pub(super) fn is_secure(guard: &Guard, headers: &HeaderMap) -> bool {
+    let is_forwarded =
+        headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+    is_forwarded
+        || match origin.and_then(|origin| origin.split_once("://")) {
+            Some((scheme, name)) => scheme.eq_ignore_ascii_case("https") || guard.is_public_by_https(Some(name)),
+            None => guard.is_public_by_https(None),
+        }
 }
 
 /// Checks the mark of a form, and that the visitor's token is still valid after its body has come.
@@ -208,12 +276,11 @@ fn has_frame(path: &str) -> bool {
 async fn visitor(
     dashboard: &Dashboard,
     parts: &Parts,
-    need: Option<Need>,
+    is_page: bool,
     access: Option<Access>,
-    cookie: Option<&str>,
+    (cookie, session): (Option<&str>, Option<Session>),
 ) -> Visitor {
     let sees_all = access.as_ref().is_some_and(|access| access.reads() && access.key().is_none());
-    let is_page = need.is_some() && parts.method.is_safe() && has_frame(parts.uri.path());
     let reading = match sees_all && is_page {
         true => Some(dashboard.pulse.latest(&dashboard.app.host).await),
         false => None,
@@ -223,9 +290,8 @@ async fn visitor(
     Visitor::new(Visit {
         author: author.unwrap_or_else(Author::anyone),
         mark: dashboard.keys.mark(cookie),
-        has_cookie: access.is_some() && cookie.is_some() && dashboard.guard.asks_for_token(),
-        // A cookie whose time is over opens nothing: the visitor came by another way.
-        until: cookie.and_then(Keys::end_of).filter(|until| *until >= now && dashboard.guard.asks_for_token()),
+        has_cookie: session.is_some(),
+        session,
         is_safe: parts.method.is_safe(),
         access,
         base: base(parts.uri.path()),
@@ -242,7 +308,7 @@ fn stranger(dashboard: &Dashboard, parts: &Parts) -> Visitor {
         author: Author::anyone(),
         mark: String::new(),
         has_cookie: false,
-        until: None,
+        session: None,
         is_safe: parts.method.is_safe(),
         base: base(parts.uri.path()),
         here: here(parts),
@@ -274,8 +340,10 @@ fn ask_for_token(dashboard: &Dashboard, parts: &Parts, has_cookie: bool) -> Resp
         let again = html! { (DOCTYPE) html lang="en" { head { meta charset="utf-8"; title { "Wharf" } meta http-equiv="refresh" content="0"; } body {} } };
         return Html(again.into_string()).into_response();
     }
-    let page = if parts.method.is_safe() { stranger.here.as_str() } else { "" };
-    super::answer::lead_to(&stranger, &format!("login?to={}", encode(page)))
+    if !parts.method.is_safe() {
+        return super::answer::lead_to(&stranger, "login?undone=yes");
+    }
+    super::answer::lead_to(&stranger, &format!("login?to={}", encode(&stranger.here)))
 }
 
 #[cfg(test)]

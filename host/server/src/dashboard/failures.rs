@@ -7,13 +7,13 @@ use wharf_core::failure::FailureState as GroupState;
 use wharf_runner::Host;
 
 use crate::http::api::{Failure, FailureState, FailuresQuery};
-use crate::http::path::Path;
 use crate::http::problem::Problem;
 use crate::http::query::query;
 use crate::http::{encode, failures};
 
 use super::answer::{Answer, lead_to};
 use super::layout::{Frame, Section, act, page, state};
+use super::page_path::Path;
 use super::text::{ago, count, counted, first_line, line, lines};
 use super::visitor::Visitor;
 
@@ -108,7 +108,7 @@ fn row(visitor: &Visitor, failure: &Failure) -> Markup {
 
 /// Shows one failure group.
 pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(fingerprint): Path<String>) -> Answer {
-    let failure = failures::show(State(host), Path(fingerprint)).await?.0;
+    let failure = failures::read(&host, &fingerprint).await?;
     let title = format!("Failure of {}", failure.task);
     let frame = Frame { title: &title, section: Section::Failures, live: Some("live/health?depth=2".into()) };
     Ok(page(&visitor, &frame, &content(&visitor, &failure)))

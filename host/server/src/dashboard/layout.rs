@@ -21,6 +21,7 @@ pub(super) enum Section {
     Jobs,
     Failures,
     Limits,
+    Schedules,
     Plugins,
     Broadcasts,
     Nodes,
@@ -200,20 +201,26 @@ fn side(visitor: &Visitor, current: Section) -> Markup {
             }
             ul {
                 @if visitor.sees_all() { (item(Section::Overview, "", "Overview", None)) }
-                (item(Section::Jobs, "jobs", "Jobs", None))
+                @if visitor.may_read() { (item(Section::Jobs, "jobs", "Jobs", None)) }
+                @else if visitor.may_enqueue() { (item(Section::Jobs, "run", "Run a job", None)) }
                 @if visitor.sees_all() {
                     (item(Section::Failures, "failures?state=open", "Failures", known.and_then(|known| at_most(known.failures.len()))))
                     (item(Section::Limits, "limits", "Limits and holds", known.and_then(|known| at_most(known.holds.len()))))
+                    (item(Section::Schedules, "schedules", "Schedules", None))
                     (item(Section::Plugins, "plugins", "Plugins", None))
-                    (item(Section::Broadcasts, "broadcasts", "Broadcasts", None))
+                }
+                @if visitor.sees_all() || visitor.may_broadcast() { (item(Section::Broadcasts, "broadcasts", "Broadcasts", None)) }
+                @if visitor.sees_all() {
                     (item(Section::Nodes, "nodes", "Hosts", known.map(|known| count(known.summary.hosts))))
                     (item(Section::Operations, "operations", "Operations", None))
                 }
                 @if visitor.is_admin() { (item(Section::Audit, "audit", "Audit", None)) }
             }
-            div class="states" {
-                h2 { "Jobs by state" }
-                ul id="states" { (states(visitor, known)) }
+            @if visitor.may_read() {
+                div class="states" {
+                    h2 { "Jobs by state" }
+                    ul id="states" { (states(visitor, known)) }
+                }
             }
             @if visitor.has_cookie {
                 div class="leave" { (act(visitor, "logout", "quiet", html! { "Sign out" }, &[])) }

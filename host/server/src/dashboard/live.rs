@@ -19,16 +19,18 @@ use wharf_core::time::Timestamp;
 
 use crate::http::api::{Job, Moment};
 use crate::http::event_stream::{event, event_stream};
-use crate::http::path::Path;
 use crate::http::problem::Problem;
-use crate::http::{filter, memory};
+use crate::http::{
+    broadcasts as broadcasts_api, filter, memory, operations as operations_api, schedules as schedules_api,
+};
 
 use super::answer::Answer;
 use super::entry::Dashboard;
 use super::form::Form;
 use super::layout::{health_text, states, tone};
+use super::page_path::Path;
 use super::visitor::Visitor;
-use super::{broadcasts, job_row, nodes, operations, overview, plugins};
+use super::{broadcasts, job_row, nodes, operations, overview, plugins, schedules};
 
 /// The time between two looks at what may have changed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -53,6 +55,24 @@ struct Hello<'h> {
 struct Fresh {
     count: usize,
     more: bool,
+}
+
+/// The beginning of the event that is the last one of its stream.
+const END: &[u8] = b"event: end\n";
+
+/// Returns the event after which nothing changes any more on the page but what every page has.
+pub(super) fn end_event() -> Bytes {
+    event("end", None, &())
+}
+
+/// Returns a stream that ends with the event that says so.
+fn until_end(events: impl Stream<Item = Bytes> + Send + 'static) -> impl Stream<Item = Bytes> + Send + 'static {
+    stream::unfold(Some(Box::pin(events)), |events| async move {
+        let mut events = events?;
+        let event = events.next().await?;
+        let goes_on = !event.starts_with(END);
+        Some((event, goes_on.then_some(events)))
+    })
 }
 
 pub(super) fn part(id: &str, html: &Markup) -> Bytes {
@@ -103,12 +123,20 @@ pub(super) fn answer(
 ) -> Answer {
     let hello = event("hello", None, &Hello { mark: &visitor.mark });
     let ended = visitor.access()?.end(dashboard.app.stopping.clone());
-    let left = visitor.until.map(|until| until.since(dashboard.app.host.now()));
+    let now = dashboard.app.host.now();
+    let session = visitor.session.as_ref();
+    let session = session.map(|session| (session.until.since(now), dashboard.sessions.end_of(session, now)));
+    let signed_out = async move {
+        match session {
+            // The visitor signs out, or must sign in again.
+            Some((left, end)) => drop(tokio::time::timeout(left, end.cancelled()).await),
+            None => std::future::pending().await,
+        }
+    };
     let end = async move {
         tokio::select! {
             () = ended => {}
-            // The visitor must sign in again.
-            () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {}
+            () = signed_out => {}
         }
     };
     let host = dashboard.app.host.clone();
@@ -116,7 +144,7 @@ pub(super) fn answer(
         let host = host.clone();
         async move { memory::with_room(host.budget(), event).await }
     });
-    Ok(event_stream(stream::iter([hello]).chain(events), end))
+    Ok(event_stream(stream::iter([hello]).chain(until_end(events)), end))
 }
 
 /// Calls `look` each second, and streams what it returns.
@@ -157,6 +185,19 @@ fn page_of(uri: &Uri) -> Result<String, Problem> {
     Ok(if Form::of_query(uri)?.get("depth") == Some("2") { "x/x" } else { "x" }.to_owned())
 }
 
+/// A part of a page as it is now.
+struct Look {
+    html: Markup,
+    /// True if it will not change any more.
+    is_last: bool,
+}
+
+impl From<Markup> for Look {
+    fn from(html: Markup) -> Look {
+        Look { html, is_last: false }
+    }
+}
+
 /// Streams a part of a page besides what every page has; `make` returns `None` while it is not known.
 fn watched<F>(
     dashboard: &Dashboard,
@@ -165,7 +206,7 @@ fn watched<F>(
     make: impl Fn(Dashboard, Visitor) -> F + Clone + Send + 'static,
 ) -> Answer
 where
-    F: Future<Output = Option<Markup>> + Send + 'static,
+    F: Future<Output = Option<Look>> + Send + 'static,
 {
     let (held, who) = (dashboard.clone(), visitor.clone());
     let events = every_second(Sent::default(), move |mut sent| {
@@ -174,8 +215,9 @@ where
             let mut events = common(&dashboard, &visitor, page, &mut sent).await;
             let reading = dashboard.pulse.latest(&dashboard.app.host).await;
             let visitor = visitor.on(page, dashboard.app.host.now()).with(reading);
-            if let Some(html) = make(dashboard, visitor).await {
-                events.extend(sent.changed(id, &html));
+            if let Some(look) = make(dashboard, visitor).await {
+                events.extend(sent.changed(id, &look.html));
+                events.extend(look.is_last.then(end_event));
             }
             (sent, events)
         }
@@ -186,36 +228,51 @@ where
 /// Streams the overview.
 pub(super) async fn overview(State(dashboard): State<Dashboard>, visitor: Visitor) -> Answer {
     watched(&dashboard, &visitor, ("", "overview"), |dashboard, visitor| async move {
-        Some(overview::content(&visitor, &dashboard.app.host, &dashboard.pulse))
+        Some(overview::content(&visitor, &dashboard.app.host, &dashboard.pulse).into())
     })
 }
 
 /// Streams the list of plugins.
 pub(super) async fn plugins(State(dashboard): State<Dashboard>, visitor: Visitor) -> Answer {
     watched(&dashboard, &visitor, ("plugins", "plugins"), |dashboard, visitor| async move {
-        Some(plugins::content(&visitor, &dashboard.app.host.catalog()))
+        Some(plugins::content(&visitor, &dashboard.app.host.catalog()).into())
     })
 }
 
 /// Streams the list of hosts.
 pub(super) async fn nodes(State(dashboard): State<Dashboard>, visitor: Visitor) -> Answer {
     watched(&dashboard, &visitor, ("nodes", "nodes"), |dashboard, visitor| async move {
-        Some(nodes::content(&visitor, &nodes::read(&dashboard.app.host).await.ok()?))
+        Some(nodes::content(&visitor, &nodes::read(&dashboard.app.host).await.ok()?).into())
     })
 }
 
-/// Streams one operation.
+/// Streams one schedule.
+pub(super) async fn schedule(State(dashboard): State<Dashboard>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+    schedules_api::read(&dashboard.app.host, &id).await?;
+    watched(&dashboard, &visitor, ("schedules/x", "schedule"), move |dashboard, visitor| {
+        let id = id.clone();
+        async move {
+            let schedule = schedules_api::read(&dashboard.app.host, &id).await.ok()?;
+            Some(schedules::content(&visitor, &schedule).into())
+        }
+    })
+}
+
+/// Streams one operation until it has ended.
 pub(super) async fn operation(State(dashboard): State<Dashboard>, visitor: Visitor, Path(id): Path<String>) -> Answer {
-    operations::read(&dashboard.app.host, &id).await?;
+    operations_api::read(&dashboard.app.host, &id).await?;
     watched(&dashboard, &visitor, ("operations/x", "operation"), move |dashboard, visitor| {
         let id = id.clone();
-        async move { Some(operations::content(&visitor, &operations::read(&dashboard.app.host, &id).await.ok()?)) }
+        async move {
+            let operation = operations_api::read(&dashboard.app.host, &id).await.ok()?;
+            Some(Look { html: operations::content(&visitor, &operation), is_last: operation.state.is_final() })
+        }
     })
 }
 
 /// Streams one durable broadcast until its last job has ended. Its results are read only when the state of a job has changed.
 pub(super) async fn batch(State(dashboard): State<Dashboard>, visitor: Visitor, Path(id): Path<String>) -> Answer {
-    let id: JobId = id.parse().map_err(|_| broadcasts::unknown(&id))?;
+    let id: JobId = id.parse().map_err(|_| broadcasts_api::unknown(&id))?;
     let query = filter::parse("where", &format!("batch:{id}"), dashboard.app.host.now())?;
     let (held, who, query) = (dashboard.clone(), visitor.clone(), Arc::new(query));
     let events = every_second((Sent::default(), String::new()), move |(mut sent, mut states)| {
@@ -234,7 +291,7 @@ pub(super) async fn batch(State(dashboard): State<Dashboard>, visitor: Visitor, 
             if let Ok((batch, _reading)) = broadcasts::read(host, &id.to_string()).await {
                 events.push(part("batch", &broadcasts::batch_content(&visitor, &batch)));
                 if batch.jobs.iter().all(|entry| entry.job.status.state.name().is_final()) {
-                    events.push(event("end", None, &()));
+                    events.push(end_event());
                 }
                 states = now;
             }
@@ -341,6 +398,13 @@ fn changed_rows(rows: &mut Rows, visitor: &Visitor, jobs: &[CoreJob]) -> Vec<Byt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_stream_ends_with_the_event_that_says_so() {
+        let never = stream::pending::<Bytes>();
+        let events = stream::iter([part("a", &Markup::default()), end_event()]).chain(never);
+        assert_eq!(until_end(events).collect::<Vec<_>>().await.len(), 2);
+    }
 
     #[test]
     fn newer_jobs_are_sought_from_the_newest_on() {

@@ -11,12 +11,12 @@ use wharf_runner::JobUpdate;
 
 use crate::http::event_stream::event;
 use crate::http::job_lookup;
-use crate::http::path::Path;
 
 use super::answer::Answer;
 use super::entry::Dashboard;
 use super::form::Form;
 use super::live::{Part, Sent, answer, common, every_second, part};
+use super::page_path::Path;
 use super::visitor::Visitor;
 use super::{job, job_log};
 

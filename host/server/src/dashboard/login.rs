@@ -11,6 +11,9 @@ use super::form::Form;
 use super::layout::{Frame, Section, marks, page, page_with};
 use super::visitor::{Visitor, page_address};
 
+/// Said to whoever sent a form after the session was over.
+const UNDONE: &str = "The session is over, and what you sent was not done. Sign in, go back, load the page again, and send it once more.";
+
 /// Shows the page.
 pub(super) async fn show(State(dashboard): State<Dashboard>, visitor: Visitor, uri: Uri) -> Answer {
     let query = Form::of_query(&uri)?;
@@ -18,7 +21,8 @@ pub(super) async fn show(State(dashboard): State<Dashboard>, visitor: Visitor, u
     if visitor.access.is_some() || !dashboard.guard.asks_for_token() {
         return Ok(lead_to(&visitor, to));
     }
-    Ok(page(&visitor, &Frame::still("Sign in", Section::Outside), &content(&visitor, to, false)))
+    let note = query.get("undone").map(|_| UNDONE);
+    Ok(page(&visitor, &Frame::still("Sign in", Section::Outside), &content(&visitor, to, note)))
 }
 
 /// Signs a visitor in.
@@ -35,16 +39,19 @@ pub(super) async fn sign_in(
     }
     if dashboard.guard.tokens().find(token).is_none() {
         dashboard.guard.count_wrong_token();
-        let main = content(&visitor, to, true);
+        let main = content(&visitor, to, Some("Wrong token: it is none of this host's."));
         return Ok(page_with(StatusCode::UNAUTHORIZED, &visitor, &Frame::still("Sign in", Section::Outside), &main));
     }
-    let cookie = dashboard.keys.set_cookie(token, dashboard.app.host.now(), is_secure(&headers));
+    let cookie = dashboard.keys.set_cookie(token, dashboard.app.host.now(), is_secure(&dashboard.guard, &headers));
     Ok(with_cookie(lead_to(&visitor, to), &cookie))
 }
 
-/// Signs a visitor out.
+/// Signs a visitor out: the open streams of the session end, and its cookie opens nothing any more.
 pub(super) async fn sign_out(State(dashboard): State<Dashboard>, visitor: Visitor, headers: HeaderMap) -> Answer {
-    let cookie = dashboard.keys.clear_cookie(is_secure(&headers));
+    if let Some(session) = &visitor.session {
+        dashboard.sessions.end(session, dashboard.app.host.now());
+    }
+    let cookie = dashboard.keys.clear_cookie(is_secure(&dashboard.guard, &headers));
     Ok(with_cookie(lead_to(&visitor, "login"), &cookie))
 }
 
@@ -58,13 +65,13 @@ fn with_cookie(mut response: Response, cookie: &str) -> Response {
     }
 }
 
-fn content(visitor: &Visitor, to: &str, is_wrong: bool) -> Markup {
+fn content(visitor: &Visitor, to: &str, note: Option<&str>) -> Markup {
     html! {
         form class="login" method="post" action=(visitor.link("login")) {
             (marks(visitor))
             input type="hidden" name="to" value=(to);
             h1 { svg aria-hidden="true" width="20" height="20" { use href="#i-brand" {} } " Wharf" }
-            @if is_wrong { p class="wrong" role="alert" { "Wrong token: it is none of this host's." } }
+            @if let Some(note) = note { p class="wrong" role="alert" { (note) } }
             label for="token" { "Token" }
             input id="token" name="token" type="password" autocomplete="current-password" required autofocus spellcheck="false";
             button class="primary" { "Sign in" }

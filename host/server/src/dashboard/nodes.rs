@@ -80,7 +80,7 @@ fn row(visitor: &Visitor, node: &Node, settings: Option<&str>) -> Markup {
                 @if is_silent {
                     (state("unknown", "silent"))
                 } @else if node.draining {
-                    (state("retrying", "stopping"))
+                    (state("retrying", "draining"))
                 } @else {
                     (state("succeeded", "live"))
                 }

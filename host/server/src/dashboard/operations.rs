@@ -4,16 +4,14 @@ use axum::extract::State;
 use axum::http::Uri;
 use maud::{Markup, html};
 use wharf_core::bulk::BulkOperation as CoreOperation;
-use wharf_core::ids::JobId;
 use wharf_runner::Host;
 
 use crate::http::api::{BulkOperation, OperationState};
-use crate::http::path::Path;
-use crate::http::problem::{Kind, Problem};
 use crate::http::{encode, operations};
 
 use super::answer::{Answer, lead_to};
 use super::layout::{Frame, Section, act, page, state};
+use super::page_path::Path;
 use super::text::{ago, brief, count, line};
 use super::visitor::Visitor;
 
@@ -88,17 +86,9 @@ fn badge(operation: &BulkOperation) -> Markup {
     }
 }
 
-/// Reads one operation.
-pub(super) async fn read(host: &Host, id: &str) -> Result<CoreOperation, Problem> {
-    let unknown =
-        || Problem::new(Kind::OPERATION_UNKNOWN, format!("unknown operation `{id}`; they are kept for 90 days"));
-    let id: JobId = id.parse().map_err(|_| unknown())?;
-    host.operation(id).await?.ok_or_else(unknown)
-}
-
 /// Shows one operation.
 pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
-    let operation = read(&host, &id).await?;
+    let operation = operations::read(&host, &id).await?;
     let live = if operation.state.is_final() {
         "live/health?depth=2".to_owned()
     } else {
@@ -160,10 +150,6 @@ pub(super) fn content(visitor: &Visitor, operation: &CoreOperation) -> Markup {
 
 /// Stops an operation before its next step.
 pub(super) async fn cancel(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
-    let operation = read(&host, &id).await?;
-    if host.cancel_operation(operation.id, visitor.author.clone()).await?.is_none() {
-        let detail = format!("operation {id} has ended; what it has changed stays changed");
-        return Err(Problem::new(Kind::OPERATION_ENDED, detail).into());
-    }
+    operations::stop(&host, &id, visitor.author.clone()).await?;
     Ok(lead_to(&visitor, &format!("operations/{id}")))
 }

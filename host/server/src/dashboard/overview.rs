@@ -47,7 +47,8 @@ pub(super) fn content(visitor: &Visitor, host: &Host, pulse: &Arc<Pulse>) -> Mar
         div class="head" { h1 { "Overview" } span class="dim" { "all hosts" } }
         (numbers(&known.summary))
         div class="charts" {
-            (chart("ended", "Ended a minute", &samples, &[
+            (chart("ended", "Attempts a minute", &samples, &[
+                Line { class: "running", name: "started", of: |sample| sample.started },
                 Line { class: "succeeded", name: "returned", of: |sample| Some(sample.ended?.saturating_sub(sample.failed?)) },
                 Line { class: "failed", name: "failed", of: |sample| sample.failed },
             ]))
@@ -65,6 +66,7 @@ pub(super) fn content(visitor: &Visitor, host: &Host, pulse: &Arc<Pulse>) -> Mar
 fn numbers(summary: &Summary) -> Markup {
     let sum = |of: fn(&crate::http::api::TaskSummary) -> u64| summary.tasks.iter().map(of).sum::<u64>();
     let ended = summary.tasks.iter().filter_map(|task| task.minute.as_ref()).map(|minute| minute.ended).sum::<u64>();
+    let started = summary.tasks.iter().filter_map(|task| task.started).sum::<u64>();
     let hour = || summary.tasks.iter().filter_map(|task| task.hour.as_ref());
     let is_known = summary.covers_s.is_some_and(|covers| covers >= 60);
     let (failed, cpu) = (hour().map(|hour| hour.failed).sum::<u64>(), hour().map(|hour| hour.cpu_ms).sum::<f64>());
@@ -74,7 +76,10 @@ fn numbers(summary: &Summary) -> Markup {
         ("Running".to_owned(), count(sum(|task| task.running))),
         ("Waiting".to_owned(), count(sum(|task| task.waiting))),
         ("Longest due".to_owned(), summary.oldest_due_ms.map_or_else(|| "–".to_owned(), brief)),
-        ("Ended a second".to_owned(), unless_unknown(format!("{:.1}", ended as f64 / 60.0))),
+        (
+            "Started · ended a second".to_owned(),
+            unless_unknown(format!("{:.1} · {:.1}", started as f64 / 60.0, ended as f64 / 60.0)),
+        ),
         (format!("Failed in {span}"), unless_unknown(count(failed))),
         (format!("Guest time in {span}"), unless_unknown(brief(cpu))),
     ];
@@ -255,7 +260,7 @@ mod tests {
     fn a_task_says_why_its_jobs_wait() {
         let said = |counts, oldest_ready_ms| {
             let task = "a/b".to_owned();
-            let (minute, hour, wait, run) = (None, None, None, None);
+            let (started, minute, hour, wait, run) = (None, None, None, None, None);
             waits(&TaskSummary {
                 task,
                 waiting: 9,
@@ -263,6 +268,7 @@ mod tests {
                 oldest_ready_ms,
                 running: 0,
                 held: false,
+                started,
                 minute,
                 hour,
                 wait,

@@ -9,11 +9,11 @@ use wharf_runner::{Catalog, Host, Step};
 
 use crate::config::HumanDuration;
 use crate::http::api::{Moment, PluginFile, Refusal, TaskDocument, plugin_files};
-use crate::http::path::Path;
 use crate::http::{encode, plugins};
 
 use super::answer::Answer;
 use super::layout::{Frame, Section, page, state};
+use super::page_path::Path;
 use super::text::{ago, brief, count, first_line, line, lines, size};
 use super::visitor::Visitor;
 
@@ -116,7 +116,7 @@ fn row(visitor: &Visitor, file: &PluginFile) -> Markup {
 
 /// Shows one plugin.
 pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
-    let file = plugins::show(State(host.clone()), Path(id.clone())).await?.0;
+    let file = plugins::read(&host, id.clone()).await?;
     let catalog = host.catalog();
     let id: Option<PluginId> = id.parse().ok();
     let title = file.id.clone().unwrap_or_else(|| file.file.clone());

@@ -52,6 +52,8 @@ pub(super) struct Sample {
     pub(super) at: Timestamp,
     pub(super) waiting: u64,
     pub(super) running: u64,
+    /// Attempts that began in the minute before; `None` if not every host said so.
+    pub(super) started: Option<u64>,
     /// Attempts that ended in the minute before; `None` if not every host said so.
     pub(super) ended: Option<u64>,
     /// Attempts that failed in the minute before.
@@ -124,6 +126,7 @@ fn sample(at: Timestamp, summary: &Summary) -> Sample {
         at,
         waiting: sum(|task| task.waiting),
         running: sum(|task| task.running),
+        started: is_known.then(|| summary.tasks.iter().filter_map(|task| task.started).sum()),
         ended: minute(|minute| minute.ended),
         failed: minute(|minute| minute.failed),
     }

@@ -195,14 +195,7 @@ pub(super) async fn run(State(host): State<Host>, visitor: Visitor, form: Form) 
             Ok(lead_to(&visitor, &format!("jobs/{id}")))
         }
         Some(Enqueued::Added(_) | Enqueued::Duplicate(_)) => Ok(lead_to(&visitor, "run")),
-        Some(Enqueued::Discarded { holders }) => {
-            let ids: Vec<String> = holders.iter().map(ToString::to_string).collect();
-            let detail = format!(
-                "the job's lane is full, and its task discards new jobs then; the slots are held by {}",
-                ids.join(", ")
-            );
-            Err(Problem::new(Kind::LANE_FULL, detail).into())
-        }
+        Some(Enqueued::Discarded { holders }) => Err(enqueue::discarded(holders).into()),
         None => Err(Problem::new(Kind::INTERNAL, "the host did not report what became of the job").into()),
     }
 }

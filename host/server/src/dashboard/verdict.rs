@@ -116,7 +116,7 @@ impl Verdict {
             return Verdict::new(Tone::Bad, what).rest(waits).todo("See why they wait", "jobs?state=waiting");
         }
         if signs.draining {
-            return Verdict::new(Tone::Warning, "This host is stopping; it begins no more jobs.").rest(counted(
+            return Verdict::new(Tone::Warning, "This host drains; it begins no more jobs.").rest(counted(
                 running,
                 "job runs.",
                 "jobs run.",
@@ -201,6 +201,7 @@ mod tests {
             oldest_ready_ms,
             running,
             held: false,
+            started: None,
             minute: counts(),
             hour: counts(),
             wait,

@@ -13,6 +13,7 @@ use crate::http::problem::Problem;
 use crate::http::scope::unknown_client;
 
 use super::pulse::Reading;
+use super::sessions::Session;
 
 /// The visitor of one page. Clones share it.
 #[derive(Clone)]
@@ -29,8 +30,8 @@ pub(crate) struct Visit {
     pub(super) mark: String,
     /// True if the visitor came with a cookie, and may leave.
     pub(super) has_cookie: bool,
-    /// The end of the cookie's time, if the visitor came with one.
-    pub(super) until: Option<Timestamp>,
+    /// The session of the cookie that let the visitor in, if one did.
+    pub(super) session: Option<Session>,
     /// True if the request changes nothing, so that it may be repeated.
     pub(super) is_safe: bool,
     /// The way from the page up to the root of the dashboard: `./`, or `../` for each level.
@@ -79,6 +80,11 @@ impl Visitor {
     /// Returns true if the visitor may cancel and retry the jobs that they see.
     pub(super) fn may_change_jobs(&self) -> bool {
         self.has(|access| access.operates())
+    }
+
+    /// Returns true if the visitor sees jobs.
+    pub(super) fn may_read(&self) -> bool {
+        self.has(|access| access.reads())
     }
 
     /// Returns true if the visitor sees more than one key.

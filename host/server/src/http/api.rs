@@ -3,6 +3,7 @@
 
 mod moment;
 mod raw_json;
+mod after_query;
 mod values;
 mod enqueue;
 mod holds;
@@ -22,6 +23,7 @@ mod operations;
 mod schedules;
 mod health;
 
+pub(crate) use after_query::AfterQuery;
 pub(crate) use attempts::AttemptList;
 pub(crate) use audit::{Act, ActPage, AuditQuery};
 pub(crate) use broadcasts::{
@@ -31,21 +33,21 @@ pub(crate) use config::{Config, ConfigRefusal, ConfigSetting};
 pub(crate) use enqueue::{EnqueueQuery, Enqueued, JobRequest};
 pub(crate) use failures::{Failure, FailurePage, FailuresQuery};
 pub(crate) use health::{Health, Readiness};
-pub(crate) use holds::{Hold, HoldPage, HoldRequest, HoldsQuery, ReleaseQuery};
+pub(crate) use holds::{Hold, HoldPage, HoldRequest, ReleaseQuery};
 pub(crate) use jobs::{AttemptReport, Job, JobPage, ListOrder, ListQuery, RetryQuery, Usage};
-pub(crate) use limits::{Limit, LimitNumbers, LimitQuery};
+pub(crate) use limits::{LaneUse, Limit, LimitNumbers, LimitQuery, WaitingJobs};
 pub(crate) use log_entry::LogEntry;
 pub(crate) use moment::{Moment, millis};
-pub(crate) use nodes::{LoadedPlugin, Node};
+pub(crate) use nodes::{DrainedNode, LoadedPlugin, Node};
 pub(crate) use operations::{
     BulkOperation, OperationAct, OperationPage, OperationPreview, OperationRequest, OperationState, OperationsQuery,
 };
 pub(crate) use plugins::{PluginFile, Refusal, TaskDocument, TaskKind, loaded_or_refused, plugin_files};
-pub(crate) use schedules::{PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, SchedulesQuery};
+pub(crate) use schedules::{CLOCK_LAW, PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun};
 pub(crate) use summary::{EndedCounts, KeySummary, Quantiles, Summary, SummaryQuery, TaskSummary, WaitCounts};
 pub(crate) use values::{
-    BatchJobState, BroadcastEventName, Disposition, EnqueueOutcome, FailureState, JobEventName, JobState, ReplyOutcome,
-    ScheduleState, from_name,
+    BatchJobState, BroadcastEventName, ClockChange, Disposition, EnqueueOutcome, FailureState, JobEventName, JobState,
+    ReplyOutcome, ScheduleSource, ScheduleState, TickOutcome, from_name,
 };
 pub(crate) use wait::Wait;
 

@@ -37,10 +37,7 @@ pub(crate) async fn page(host: &Host, uri: &Uri) -> Result<ActPage, Problem> {
 }
 
 fn filter(query: &AuditQuery, now: Timestamp) -> Result<ActFilter, Problem> {
-    let max = query.limit.unwrap_or(PAGE_DEFAULT);
-    if !(1..=bounds::PAGE_MAX).contains(&max) {
-        return Err(Problem::bad_request(format!("`limit`: expected 1 to {}, got {max}", bounds::PAGE_MAX)));
-    }
+    let max = query::page_size(query.limit, PAGE_DEFAULT, bounds::PAGE_MAX)?;
     let author = match (&query.author, query.no_token == Some(true)) {
         (Some(_), true) => {
             return Err(Problem::bad_request("`author` and `no_token` are both given; leave one out"));

@@ -107,17 +107,19 @@ async fn send_durably(host: &Host, topic: &str, options: Options, mut memory: Bo
     Ok((StatusCode::ACCEPTED, location, Json(durable_document(&durable))).into_response())
 }
 
+/// Returns the problem that no durable broadcast has this ID.
+pub(crate) fn unknown(id: &str) -> Problem {
+    let detail = format!(
+        "unknown durable broadcast {id}; it had no subscribers, or its jobs were deleted; a live broadcast can't be read later"
+    );
+    Problem::new(Kind::BROADCAST_UNKNOWN, detail)
+}
+
 /// Shows a durable broadcast, with the results of the jobs that have ended.
 pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let unknown = || {
-        let detail = format!(
-            "unknown durable broadcast {id}; it had no subscribers, or its jobs were deleted; a live broadcast can't be read later"
-        );
-        Problem::new(Kind::BROADCAST_UNKNOWN, detail)
-    };
-    let id = id.parse().map_err(|_| unknown())?;
+    let number = id.parse().map_err(|_| unknown(&id))?;
     let _reading = memory::to_read_a_broadcast().await;
-    let batch = host.batch(id).await?.ok_or_else(unknown)?;
+    let batch = host.batch(number).await?.ok_or_else(|| unknown(&id))?;
     let jobs = batch.jobs.iter().map(|entry| {
         let (reply, reply_base64) = entry.job.result.as_deref().map(inline).unwrap_or_default();
         BatchJob {

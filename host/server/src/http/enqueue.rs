@@ -121,15 +121,18 @@ async fn enqueue_one(
     match result {
         runner::Enqueued::Added(id) => Ok((StatusCode::ACCEPTED, *id, document(result))),
         runner::Enqueued::Duplicate(id) => Ok((StatusCode::OK, *id, document(result))),
-        runner::Enqueued::Discarded { holders } => {
-            let ids: Vec<String> = holders.iter().map(ToString::to_string).collect();
-            let detail = format!(
-                "the job's lane is full, and its task discards new jobs then; the slots are held by {}",
-                ids.join(", ")
-            );
-            Err(Problem::new(Kind::LANE_FULL, detail).with("holders", ids))
-        }
+        runner::Enqueued::Discarded { holders } => Err(discarded(holders)),
     }
+}
+
+/// Returns the problem of a job that was discarded, as these hold the slots of its lane.
+pub(crate) fn discarded(holders: &[JobId]) -> Problem {
+    let ids: Vec<String> = holders.iter().map(ToString::to_string).collect();
+    let detail = format!(
+        "the job's lane is full, and its task discards new jobs then; the slots are held by {}",
+        ids.join(", ")
+    );
+    Problem::new(Kind::LANE_FULL, detail).with("holders", ids)
 }
 
 /// Waits for the job and answers with its result, or with 202 and the job if it takes longer than `timeout`.

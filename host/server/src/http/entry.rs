@@ -2,7 +2,6 @@
 //!
 //! All of it is one layer of the router: each layer is one more boxed future for each request, and one more copy of its routes.
 
-use std::any::Any;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -21,7 +20,7 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span, debug, debug_span};
 
 use super::guard::Guard;
-use super::problem::{Kind, Problem};
+use super::problem::Problem;
 use super::scope;
 use crate::access::Access;
 
@@ -60,7 +59,7 @@ impl Entered {
             let response = match running {
                 Ok(running) => {
                     let ended = AssertUnwindSafe(running).catch_unwind().await;
-                    ended.map_or_else(panicked, IntoResponse::into_response)
+                    ended.map_or_else(|_| Problem::panicked().into_response(), IntoResponse::into_response)
                 }
                 Err(problem) => problem.into_response(),
             };
@@ -126,10 +125,4 @@ impl Service<Request> for Entry {
         });
         Box::pin(entered.answer(running).map(Ok))
     }
-}
-
-/// Returns the answer to a request whose route panicked. The panic itself is in the log.
-fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    let detail = "a bug in Wharf ended this request; the host goes on, and its log names the place";
-    Problem::new(Kind::INTERNAL, detail).into_response()
 }

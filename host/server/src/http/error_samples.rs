@@ -8,7 +8,7 @@ use serde_json::Value;
 use wharf_core::time::Timestamp;
 
 use super::api::{
-    BroadcastQuery, BroadcastRequest, EnqueueQuery, FailuresQuery, HoldRequest, HoldsQuery, JobRequest, LimitNumbers,
+    AfterQuery, BroadcastQuery, BroadcastRequest, EnqueueQuery, FailuresQuery, HoldRequest, JobRequest, LimitNumbers,
     LimitQuery, ListQuery, ReleaseQuery,
 };
 use super::body::{self, media_type, no_idempotency_key};
@@ -45,7 +45,7 @@ pub(crate) async fn collect(samples: &mut ErrorSamples) {
         add(samples, "limit query", text, problem_of_query::<LimitQuery>(text)).await;
     }
     for text in ["afetr=key:a", "limit=many"] {
-        add(samples, "holds query", text, problem_of_query::<HoldsQuery>(text)).await;
+        add(samples, "holds query", text, problem_of_query::<AfterQuery>(text)).await;
     }
     for text in ["state=done", "afetr=x"] {
         add(samples, "failures query", text, problem_of_query::<FailuresQuery>(text)).await;

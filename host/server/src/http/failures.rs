@@ -16,7 +16,7 @@ use super::api::{Failure, FailurePage, FailuresQuery};
 use super::author::RequestAuthor;
 use super::path::Path;
 use super::problem::{Kind, Problem};
-use super::query::{encode, query};
+use super::query::{encode, page_size, query};
 use super::{links, memory};
 
 /// Number of groups on a page, if the query does not set it.
@@ -39,10 +39,7 @@ pub(crate) async fn page(host: &Host, uri: &Uri) -> Result<FailurePage, Problem>
 }
 
 fn filter(query: &FailuresQuery) -> Result<FailureFilter, Problem> {
-    let max = query.limit.unwrap_or(PAGE_DEFAULT);
-    if !(1..=bounds::PAGE_MAX).contains(&max) {
-        return Err(Problem::bad_request(format!("`limit`: expected 1 to {}, got {max}", bounds::PAGE_MAX)));
-    }
+    let max = page_size(query.limit, PAGE_DEFAULT, bounds::PAGE_MAX)?;
     let of_task = |error: ParseIdError| Problem::bad_request(format!("`task`: {error}"));
     Ok(FailureFilter {
         state: query.state.map(FailureState::from),
@@ -77,9 +74,17 @@ fn next_page(query: &FailuresQuery, last: &FailureCursor) -> String {
 
 /// Shows one failure group.
 pub(crate) async fn show(State(host): State<Host>, Path(text): Path<String>) -> Result<Json<Failure>, Problem> {
-    let fingerprint = fingerprint(&text)?;
+    Ok(Json(read(&host, &text).await?))
+}
+
+/// Reads one failure group.
+///
+/// # Errors
+/// If there is none of this fingerprint, or the store failed.
+pub(crate) async fn read(host: &Host, text: &str) -> Result<Failure, Problem> {
+    let fingerprint = fingerprint(text)?;
     let details = host.failure(fingerprint).await?.ok_or_else(|| unknown(fingerprint))?;
-    Ok(Json(Failure::whole(&details)))
+    Ok(Failure::whole(&details))
 }
 
 /// Says that the cause of a failure group is removed.

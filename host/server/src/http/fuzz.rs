@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use wharf_core::time::Timestamp;
 
 use super::api::{
-    BroadcastQuery, BroadcastRequest, EnqueueQuery, HoldRequest, HoldsQuery, JobRequest, LimitNumbers, LimitQuery,
+    AfterQuery, BroadcastQuery, BroadcastRequest, EnqueueQuery, HoldRequest, JobRequest, LimitNumbers, LimitQuery,
     ListQuery, ReleaseQuery,
 };
 use super::filter;
@@ -81,7 +81,7 @@ fn check(input: &[u8]) -> String {
         results.push_str(&read_query::<EnqueueQuery>(&uri));
         results.push_str(&read_query::<BroadcastQuery>(&uri));
         results.push_str(&read_query::<LimitQuery>(&uri));
-        results.push_str(&read_query::<HoldsQuery>(&uri));
+        results.push_str(&read_query::<AfterQuery>(&uri));
         results.push_str(&read_query::<ReleaseQuery>(&uri));
     }
     for result in [

@@ -60,6 +60,12 @@ impl Guard {
         self.tokens.anyone().is_none()
     }
 
+    /// Returns true if the public address is encrypted, and has this name, if one is given.
+    pub(crate) fn is_public_by_https(&self, name: Option<&str>) -> bool {
+        let url = self.public_url.as_ref().filter(|url| url.is_https());
+        url.is_some_and(|url| name.is_none_or(|name| url.is_named(name)))
+    }
+
     /// Returns the tokens that are valid at this moment.
     pub(crate) fn tokens(&self) -> &Tokens {
         &self.tokens

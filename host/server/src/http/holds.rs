@@ -5,19 +5,19 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
+use wharf_core::author::Author;
 use wharf_core::bounds;
-use wharf_core::hold::{HoldLength, HoldScope, NewHold};
+use wharf_core::hold::{HoldScope, NewHold};
 use wharf_core::ids::ParseIdError;
 use wharf_runner::{HoldError, Host};
 
-use super::api::{Hold, HoldPage, HoldRequest, HoldsQuery, ReleaseQuery};
+use super::api::{Hold, HoldPage, HoldRequest, ReleaseQuery};
 use super::author::RequestAuthor;
 use super::problem::{Kind, Problem};
 use super::query::encode;
 use super::scope::still_valid;
-use super::{body, links, query};
+use super::{body, length, links, query};
 use crate::access::Access;
-use crate::config;
 
 /// The longest body, in bytes: far more than a scope and a reason need.
 const BODY_BYTES_MAX: u64 = 16 * 1024;
@@ -26,12 +26,7 @@ const PAGE_DEFAULT: u32 = 100;
 
 /// Lists the holds in force.
 pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<HoldPage>, Problem> {
-    let HoldsQuery { after, limit } = query::query(&uri)?;
-    let max = limit.unwrap_or(PAGE_DEFAULT);
-    if !(1..=bounds::PAGE_MAX).contains(&max) {
-        return Err(Problem::bad_request(format!("`limit`: expected 1 to {}, got {max}", bounds::PAGE_MAX)));
-    }
-    let after = after.as_deref().map(|after| parsed("after", after)).transpose()?;
+    let (after, max) = query::page_after(&uri, PAGE_DEFAULT, bounds::PAGE_MAX)?;
     let page = host.holds(after, max).await?;
     let last = page.holds.last().filter(|_| page.more);
     let next =
@@ -51,17 +46,7 @@ pub(crate) async fn set(
     still_valid(&access)?;
     let HoldRequest { all, plugin, task, group, key, until, length, reason } = query::json(&body)?;
     let scope = scope(ReleaseQuery { all, plugin, task, group, key })?;
-    let length = match (until, length) {
-        (Some(_), Some(_)) => {
-            return Err(Problem::bad_request("`until` and `for` are both given; leave one out"));
-        }
-        (Some(until), None) => Some(HoldLength::Until(until.0)),
-        (None, Some(length)) => {
-            let length = config::duration(&length).map_err(|error| Problem::bad_request(format!("`for`: {error}")))?;
-            Some(HoldLength::For(length))
-        }
-        (None, None) => None,
-    };
+    let length = length::end(until, length.as_deref())?;
     let reason = parsed("reason", reason.as_deref().unwrap_or_default())?;
     let new = NewHold { scope, length, reason, by };
     let set = host.hold(new).await.map_err(refused)?;
@@ -75,15 +60,22 @@ pub(crate) async fn release(
     uri: Uri,
 ) -> Result<StatusCode, Problem> {
     let scope = scope(query::query(&uri)?)?;
-    match host.release(scope.clone(), by).await? {
-        Some(_) => Ok(StatusCode::NO_CONTENT),
-        None => Err(Problem::new(
-            Kind::HOLD_UNKNOWN,
-            format!(
-                "unknown hold `{scope}`: none of exactly this scope is in force; a hold is released by the scope with which it was set"
-            ),
-        )),
+    release_scope(&host, scope, by).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Releases the hold of exactly this scope.
+///
+/// # Errors
+/// If there is none, or the store failed.
+pub(crate) async fn release_scope(host: &Host, scope: HoldScope, by: Author) -> Result<(), Problem> {
+    if host.release(scope.clone(), by).await?.is_some() {
+        return Ok(());
     }
+    let detail = format!(
+        "unknown hold `{scope}`: none of exactly this scope is in force; a hold is released by the scope with which it was set"
+    );
+    Err(Problem::new(Kind::HOLD_UNKNOWN, detail))
 }
 
 /// Reads what is to be held or released.

@@ -19,7 +19,7 @@ use super::bytes::harmless_headers;
 use super::enqueue::{finished, queue_full};
 use super::path::Path;
 use super::problem::{Kind, Problem};
-use super::query::{encode, query};
+use super::query::{encode, page_size, query};
 use super::shared_bytes::{SharedBytes, SharedName};
 use super::{filter, job_lookup, links, memory};
 use crate::access::Access;
@@ -101,10 +101,7 @@ pub(crate) async fn list(State(host): State<Host>, access: Access, uri: Uri) -> 
 /// If a parameter is not valid, or the store failed.
 pub(crate) async fn page(host: &Host, access: &Access, uri: &Uri) -> Result<JobPage, Problem> {
     let parameters: ListQuery = query(uri)?;
-    let max = parameters.limit.unwrap_or(PAGE_DEFAULT);
-    if !(1..=bounds::PAGE_MAX).contains(&max) {
-        return Err(Problem::bad_request(format!("`limit`: expected 1 to {}, got {max}", bounds::PAGE_MAX)));
-    }
+    let max = page_size(parameters.limit, PAGE_DEFAULT, bounds::PAGE_MAX)?;
     let order = match parameters.order.unwrap_or_default() {
         ListOrder::Newest => JobOrder::Newest,
         ListOrder::Finished => JobOrder::Finished,

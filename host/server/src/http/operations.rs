@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
+use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::bulk::{self, Trial};
 use wharf_core::ids::{JobId, ParseIdError};
@@ -75,10 +76,7 @@ pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Response,
 /// If a parameter is not valid, or the store failed.
 pub(crate) async fn page(host: &Host, uri: &Uri) -> Result<OperationPage, Problem> {
     let OperationsQuery { before, limit } = query::query(uri)?;
-    let max = limit.unwrap_or(PAGE_DEFAULT);
-    if !(1..=PAGE_MAX).contains(&max) {
-        return Err(Problem::bad_request(format!("`limit`: expected 1 to {PAGE_MAX}, got {max}")));
-    }
+    let max = query::page_size(limit, PAGE_DEFAULT, PAGE_MAX)?;
     let bad = |error: ParseIdError| Problem::bad_request(format!("`before`: {error}"));
     let before = before.as_deref().map(str::parse).transpose().map_err(bad)?;
     let mut found = host.operations(before, max + 1).await?;
@@ -91,8 +89,7 @@ pub(crate) async fn page(host: &Host, uri: &Uri) -> Result<OperationPage, Proble
 
 /// Shows one operation.
 pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Result<Json<BulkOperation>, Problem> {
-    let id = operation_id(&id)?;
-    Ok(Json(BulkOperation::from(&find(&host, id).await?)))
+    Ok(Json(BulkOperation::from(&read(&host, &id).await?)))
 }
 
 /// Cancels an operation before its next step.
@@ -101,23 +98,33 @@ pub(crate) async fn cancel(
     RequestAuthor(by): RequestAuthor,
     Path(id): Path<String>,
 ) -> Result<Json<BulkOperation>, Problem> {
-    let id = operation_id(&id)?;
-    if let Some(cancelled) = host.cancel_operation(id, by).await? {
-        return Ok(Json(BulkOperation::from(&cancelled)));
-    }
-    let ended = find(&host, id).await?;
-    let detail = format!("operation {id} has ended ({}); what it has changed stays changed", ended.state.as_str());
-    Err(Problem::new(Kind::OPERATION_ENDED, detail))
+    Ok(Json(BulkOperation::from(&stop(&host, &id, by).await?)))
 }
 
-async fn find(host: &Host, id: JobId) -> Result<bulk::BulkOperation, Problem> {
+/// Reads one operation.
+///
+/// # Errors
+/// If there is none of this ID, or the store failed.
+pub(crate) async fn read(host: &Host, id: &str) -> Result<bulk::BulkOperation, Problem> {
+    let bad = |error: ParseIdError| Problem::new(Kind::OPERATION_UNKNOWN, error.to_string());
+    let number: JobId = id.parse().map_err(bad)?;
     let unknown =
         || Problem::new(Kind::OPERATION_UNKNOWN, format!("unknown operation {id}; they are kept for 90 days"));
-    host.operation(id).await?.ok_or_else(unknown)
+    host.operation(number).await?.ok_or_else(unknown)
 }
 
-fn operation_id(text: &str) -> Result<JobId, Problem> {
-    text.parse().map_err(|error: ParseIdError| Problem::new(Kind::OPERATION_UNKNOWN, error.to_string()))
+/// Stops one operation before its next step, and returns it.
+///
+/// # Errors
+/// If there is none of this ID, it has ended, or the store failed.
+pub(crate) async fn stop(host: &Host, id: &str, by: Author) -> Result<bulk::BulkOperation, Problem> {
+    let found = read(host, id).await?;
+    if let Some(cancelled) = host.cancel_operation(found.id, by).await? {
+        return Ok(cancelled);
+    }
+    let ended = read(host, id).await?;
+    let detail = format!("operation {id} has ended ({}); what it has changed stays changed", ended.state.as_str());
+    Err(Problem::new(Kind::OPERATION_ENDED, detail))
 }
 
 /// Returns the problem of a request that was refused.

@@ -17,12 +17,20 @@ pub(crate) async fn list(State(host): State<Host>) -> Json<Vec<PluginFile>> {
 
 /// Shows one plugin, with the usage of its KV storage.
 pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Result<Json<PluginFile>, Problem> {
+    Ok(Json(read(&host, id).await?))
+}
+
+/// Reads one plugin, with the usage of its KV storage.
+///
+/// # Errors
+/// If there is none of this ID, or the store failed.
+pub(crate) async fn read(host: &Host, id: String) -> Result<PluginFile, Problem> {
     let catalog = host.catalog();
     if let Some(id) = id.parse().ok()
         && let Some(plugin) = loaded_or_refused(&catalog, &id)
     {
         let bytes_max = catalog.plugin(&id).and_then(|loaded| loaded.plugin.kv_bytes_max());
-        return Ok(Json(plugin.with_kv(host.kv_usage(&id).await?, bytes_max)));
+        return Ok(plugin.with_kv(host.kv_usage(&id).await?, bytes_max));
     }
     Err(unknown(&catalog, id))
 }

@@ -44,6 +44,7 @@ kinds! {
     FAILURE_UNKNOWN    "failure-unknown"    404 "Unknown failure group"
     OPERATION_UNKNOWN  "operation-unknown"  404 "Unknown bulk operation"
     SCHEDULE_UNKNOWN   "schedule-unknown"   404 "Unknown schedule"
+    NODE_UNKNOWN       "node-unknown"       404 "Unknown host"
     METHOD_NOT_ALLOWED "method-not-allowed" 405 "The route does not accept this method"
     JOB_FINISHED       "job-finished"       409 "The job has already ended"
     JOB_NOT_FINISHED   "job-not-finished"   409 "The job has not ended yet"
@@ -70,7 +71,8 @@ kinds! {
     PLUGIN_ELSEWHERE   "plugin-elsewhere"   503 "Only another host can do this"
     // Not a 503: many clients repeat those on their own, and without a token a job would be enqueued twice.
     OUTCOME_UNKNOWN    "outcome-unknown"    504 "The store did not respond in time"
-    DRAINING           "draining"           503 "The host is stopping"
+    DRAINING           "draining"           503 "The host is draining"
+    NODE_SILENT        "node-silent"        503 "The host did not answer"
     NO_MEMORY          "no-memory"          503 "The budget of memory is full"
     TOO_SLOW           "too-slow"           408 "The request was too slow"
     TOO_MANY_CONNECTIONS "too-many-connections" 503 "All connections are busy"
@@ -112,6 +114,11 @@ impl Problem {
     /// Returns a problem of the kind [`Kind::BAD_REQUEST`].
     pub(crate) fn bad_request(detail: impl Into<String>) -> Problem {
         Problem::new(Kind::BAD_REQUEST, shortened(detail.into(), MALFORMED_BYTES_MAX))
+    }
+
+    /// Returns the problem of a request whose route panicked. The panic itself is in the log.
+    pub(crate) fn panicked() -> Problem {
+        Problem::new(Kind::INTERNAL, "a bug in Wharf ended this request; the host goes on, and its log names the place")
     }
 
     /// Returns the kind of the problem.

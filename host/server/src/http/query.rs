@@ -1,7 +1,7 @@
 //! Reads queries and JSON bodies. An error names the place of the mistake and what is expected there.
 
 use std::collections::HashSet;
-use std::str::Utf8Error;
+use std::str::{FromStr, Utf8Error};
 
 use axum::extract::{Query, Request};
 use axum::http::Uri;
@@ -9,8 +9,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::de::DeserializeOwned;
+use wharf_core::ids::ParseIdError;
 use wharf_engine::spec::toml_diagnostics::nearest;
 
+use super::api::AfterQuery;
 use super::problem::Problem;
 
 /// Reads the query of an address.
@@ -27,6 +29,30 @@ pub(crate) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
             Err(Problem::bad_request(format!("invalid query: {}", with_hint(&text))))
         }
     }
+}
+
+/// Reads the number of entries on a page of a list, which has `default` of them if the query does not set it.
+///
+/// # Errors
+/// If it is none, or more than `most`.
+pub(crate) fn page_size(limit: Option<u32>, default: u32, most: u32) -> Result<u32, Problem> {
+    match limit.unwrap_or(default) {
+        max if (1..=most).contains(&max) => Ok(max),
+        max => Err(Problem::bad_request(format!("`limit`: expected 1 to {most}, got {max}"))),
+    }
+}
+
+/// Reads the query of a list in the order of its IDs: the last ID of the page before, and the number of entries.
+///
+/// # Errors
+/// If a parameter is not valid.
+pub(crate) fn page_after<T>(uri: &Uri, default: u32, most: u32) -> Result<(Option<T>, u32), Problem>
+where
+    T: FromStr<Err = ParseIdError>,
+{
+    let AfterQuery { after, limit } = query(uri)?;
+    let bad = |error: ParseIdError| Problem::bad_request(format!("`after`: {error}"));
+    Ok((after.as_deref().map(str::parse).transpose().map_err(bad)?, page_size(limit, default, most)?))
 }
 
 /// Refuses a request that has a query, on routes that do not read one: its parameters would be lost in silence.

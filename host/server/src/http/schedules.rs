@@ -6,19 +6,20 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use wharf_core::author::Author;
 use wharf_core::bounds;
-use wharf_core::hold::HoldReason;
-use wharf_core::ids::{ParseIdError, ScheduleId};
+use wharf_core::hold::{HoldLength, HoldReason};
+use wharf_core::ids::{JobId, ParseIdError, ScheduleId};
 use wharf_core::schedule::{ScheduleSpec, Timing};
 use wharf_runner::{EnqueueError, Host, ScheduleError};
 
-use super::api::{PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, SchedulesQuery};
+use super::api::{PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun};
 use super::author::RequestAuthor;
 use super::bytes::payload_bytes;
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::scope::{forbidden, still_valid};
-use super::{body, enqueue, links, query};
+use super::{body, enqueue, length, links, query};
 use crate::access::Access;
 use crate::config;
 
@@ -31,27 +32,37 @@ const PAGE_DEFAULT: u32 = 100;
 
 /// Lists schedules, in the order of their IDs.
 pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<SchedulePage>, Problem> {
-    let SchedulesQuery { after, limit } = query::query(&uri)?;
-    let max = limit.unwrap_or(PAGE_DEFAULT);
-    if !(1..bounds::PAGE_MAX).contains(&max) {
-        return Err(Problem::bad_request(format!("`limit`: expected 1 to {}, got {max}", bounds::PAGE_MAX - 1)));
-    }
-    let bad = |error: ParseIdError| Problem::bad_request(format!("`after`: {error}"));
-    let after = after.as_deref().map(str::parse).transpose().map_err(bad)?;
+    Ok(Json(page(&host, &uri).await?))
+}
+
+/// Returns a page of the list.
+///
+/// # Errors
+/// If a parameter is not valid, or the store failed.
+pub(crate) async fn page(host: &Host, uri: &Uri) -> Result<SchedulePage, Problem> {
+    let (after, max) = query::page_after(uri, PAGE_DEFAULT, bounds::PAGE_MAX - 1)?;
     let mut found = host.schedules(after, max + 1).await?;
     let more = found.len() > max as usize;
     found.truncate(max as usize);
     let last = found.last().filter(|_| more);
     let next = last.map(|last| links::page_from_page(&format!("limit={max}&after={}", last.id)));
     let now = host.now();
-    Ok(Json(SchedulePage { schedules: found.iter().map(|schedule| Schedule::of(schedule, now)).collect(), next }))
+    Ok(SchedulePage { schedules: found.iter().map(|schedule| Schedule::of(schedule, now)).collect(), next })
 }
 
 /// Shows one schedule.
 pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Result<Json<Schedule>, Problem> {
-    let id = schedule_id(&id)?;
+    Ok(Json(read(&host, &id).await?))
+}
+
+/// Reads one schedule.
+///
+/// # Errors
+/// If there is no such schedule, or the store failed.
+pub(crate) async fn read(host: &Host, id: &str) -> Result<Schedule, Problem> {
+    let id = schedule_id(id)?;
     let found = host.schedule(id.clone()).await?.ok_or_else(|| refused(ScheduleError::Unknown(id)))?;
-    Ok(Json(Schedule::of(&found, host.now())))
+    Ok(Schedule::of(&found, host.now()))
 }
 
 /// Defines a schedule.
@@ -92,14 +103,22 @@ pub(crate) async fn run(
     RequestAuthor(by): RequestAuthor,
     Path(id): Path<String>,
 ) -> Result<Json<ScheduleRun>, Problem> {
-    let run = host.run_schedule(schedule_id(&id)?, by, &|task| access.enqueues(task)).await;
-    let job = run.map_err(|error| match error {
+    let job = run_now(&host, &access, &id, by).await?;
+    Ok(Json(ScheduleRun { job: job.to_string() }))
+}
+
+/// Enqueues a job of a schedule at once, if the client may enqueue jobs of its task; returns its ID.
+///
+/// # Errors
+/// The problem of a schedule that was not run.
+pub(crate) async fn run_now(host: &Host, access: &Access, id: &str, by: Author) -> Result<JobId, Problem> {
+    let run = host.run_schedule(schedule_id(id)?, by, &|task| access.enqueues(task)).await;
+    run.map_err(|error| match error {
         ScheduleError::MayNotEnqueue(task) => {
-            forbidden(&access, &format!("enqueue:{task}")).hint("the schedule enqueues its jobs")
+            forbidden(access, &format!("enqueue:{task}")).hint("the schedule enqueues its jobs")
         }
         other => refused(other),
-    })?;
-    Ok(Json(ScheduleRun { job: job.to_string() }))
+    })
 }
 
 /// Pauses a schedule.
@@ -110,21 +129,31 @@ pub(crate) async fn pause(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Json<Schedule>, Problem> {
-    let id = schedule_id(&id)?;
     let (head, body) = request.into_parts();
     let body = body::read_small(&head.headers, body, PAUSE_BYTES_MAX).await?;
     still_valid(&access)?;
     let PauseRequest { until, length, reason } =
         if body.is_empty() { PauseRequest::default() } else { query::json(&body)? };
-    let until = match (until, length) {
-        (Some(_), Some(_)) => return Err(Problem::bad_request("`until` and `for` are both given; leave one out")),
-        (until, None) => until.map(|until| until.0),
-        (None, Some(text)) => Some(host.now() + duration("for", &text)?),
-    };
+    let length = length::end(until, length.as_deref())?;
     let bad = |error: ParseIdError| Problem::bad_request(format!("`reason`: {error}"));
     let reason: HoldReason = reason.as_deref().unwrap_or_default().parse().map_err(bad)?;
-    let paused = host.pause_schedule(id, (until, reason.as_str().to_owned()), by).await.map_err(refused)?;
-    Ok(Json(Schedule::of(&paused, host.now())))
+    Ok(Json(pause_for(&host, &id, (length, reason), by).await?))
+}
+
+/// Pauses a schedule until it is resumed, or for a time.
+///
+/// # Errors
+/// The problem of a schedule that was not paused.
+pub(crate) async fn pause_for(
+    host: &Host,
+    id: &str,
+    (length, reason): (Option<HoldLength>, HoldReason),
+    by: Author,
+) -> Result<Schedule, Problem> {
+    let until = length.map(|length| length.end(host.now()));
+    let pause = (until, reason.as_str().to_owned());
+    let paused = host.pause_schedule(schedule_id(id)?, pause, by).await.map_err(refused)?;
+    Ok(Schedule::of(&paused, host.now()))
 }
 
 /// Ends the pause of a schedule.
@@ -133,8 +162,16 @@ pub(crate) async fn resume(
     RequestAuthor(by): RequestAuthor,
     Path(id): Path<String>,
 ) -> Result<Json<Schedule>, Problem> {
-    let resumed = host.resume_schedule(schedule_id(&id)?, by).await.map_err(refused)?;
-    Ok(Json(Schedule::of(&resumed, host.now())))
+    Ok(Json(resume_now(&host, &id, by).await?))
+}
+
+/// Ends the pause of a schedule.
+///
+/// # Errors
+/// The problem of a schedule that was not resumed.
+pub(crate) async fn resume_now(host: &Host, id: &str, by: Author) -> Result<Schedule, Problem> {
+    let resumed = host.resume_schedule(schedule_id(id)?, by).await.map_err(refused)?;
+    Ok(Schedule::of(&resumed, host.now()))
 }
 
 fn spec(request: ScheduleRequest) -> Result<ScheduleSpec, Problem> {

@@ -27,6 +27,19 @@ pub(crate) enum Need {
 }
 
 impl Need {
+    /// Returns the list of only this need.
+    pub(crate) fn alone(self) -> &'static [Need] {
+        match self {
+            Need::Read => &[Need::Read],
+            Need::ReadAll => &[Need::ReadAll],
+            Need::Operate => &[Need::Operate],
+            Need::OperateAll => &[Need::OperateAll],
+            Need::Enqueue => &[Need::Enqueue],
+            Need::Broadcast => &[Need::Broadcast],
+            Need::Admin => &[Need::Admin],
+        }
+    }
+
     /// Returns the scope as it is documented.
     pub(crate) fn scope(self) -> &'static str {
         match self {
@@ -79,7 +92,7 @@ pub(crate) fn forbidden(access: &Access, scope: &str) -> Problem {
 }
 
 /// The needs of each method of each route. Probes need no token.
-const NEEDS: [(Method, &str, Need); 39] = [
+const NEEDS: [(Method, &str, Need); 41] = [
     (Method::POST, "/v1/jobs", Need::Enqueue),
     (Method::GET, "/v1/jobs", Need::Read),
     (Method::GET, "/v1/jobs/{id}", Need::Read),
@@ -98,6 +111,8 @@ const NEEDS: [(Method, &str, Need); 39] = [
     (Method::GET, "/v1/plugins", Need::ReadAll),
     (Method::GET, "/v1/plugins/{id}", Need::ReadAll),
     (Method::GET, "/v1/nodes", Need::ReadAll),
+    (Method::POST, "/v1/nodes/{node}/drain", Need::OperateAll),
+    (Method::POST, "/v1/nodes/{node}/resume", Need::OperateAll),
     (Method::GET, "/v1/config", Need::Admin),
     (Method::GET, "/v1/limits", Need::ReadAll),
     (Method::PUT, "/v1/limits", Need::OperateAll),

@@ -12,7 +12,7 @@ use super::queue::MemoryQueue;
 impl MemoryQueue {
     pub(super) fn backlog(&self, declared: &Arc<LimitTable>, now: Timestamp) -> Backlog {
         let view = self.wait_view(declared, now);
-        let mut backlog = Backlog::default();
+        let mut backlog = Backlog::of_running(&view);
         for job in self.jobs.values().map(|record| &record.job) {
             match job.status.state {
                 State::Waiting { due } => {

@@ -21,7 +21,7 @@ const EMPTY: &str = "-";
 pub(super) fn write(activity: &Activity) -> String {
     let mut text = format!("{FORMAT} {} {}", activity.covers.as_micros(), activity.keys.floor());
     for (task, of) in &activity.tasks {
-        let _ = write!(text, "\nt {task} {} {}", counts(&of.minute), counts(&of.hour));
+        let _ = write!(text, "\nt {task} {} {} {}", of.started, counts(&of.minute), counts(&of.hour));
         let _ = write!(text, " {} {}", buckets(&of.wait), buckets(&of.run));
     }
     for (key, of) in activity.keys.sorted() {
@@ -40,8 +40,9 @@ pub(super) fn read(text: &str) -> Option<Activity> {
     for line in lines {
         let fields: Vec<&str> = line.split(' ').collect();
         match fields[..] {
-            ["t", task, a, b, c, d, e, f, g, h, wait, run] => {
+            ["t", task, started, a, b, c, d, e, f, g, h, wait, run] => {
                 let of = TaskActivity {
+                    started: started.parse().ok()?,
                     minute: read_counts([a, b, c, d])?,
                     hour: read_counts([e, f, g, h])?,
                     wait: read_buckets(wait)?,
@@ -115,6 +116,7 @@ mod tests {
                 out_bytes: 0,
             };
             let task = format!("p/t{}", number % 3).parse().unwrap();
+            log.add_start(&task, Duration::from_secs(2));
             log.add(&task, Some(&key), OutcomeKind::Trapped, &usage, Duration::from_secs(3));
         }
         let activity = log.activity(Duration::from_secs(70));
@@ -124,7 +126,15 @@ mod tests {
 
     #[test]
     fn texts_of_another_format_count_as_not_announced() {
-        for strange in ["", "2 0 0", "1 0", "1 0 0\nx", "1 0 0\nk %zz 1 1", "1 0 0\nt p/t 1 1 1 1 1 1 1 1 9 -"] {
+        for strange in [
+            "",
+            "2 0 0",
+            "1 0",
+            "1 0 0\nx",
+            "1 0 0\nk %zz 1 1",
+            "1 0 0\nt p/t 1 1 1 1 1 1 1 1 - -",
+            "1 0 0\nt p/t 1 1 1 1 1 1 1 1 1 9 -",
+        ] {
             assert_eq!(read(strange), None, "{strange:?}");
         }
     }

@@ -68,7 +68,7 @@ pub(super) async fn backlog(session: &Session, declared: &LimitTable, now: Times
 
 async fn count(session: &Session, declared: &LimitTable, now: Timestamp) -> Result<Backlog, SessionError> {
     let mut view = wait_view(session, declared, now).await?;
-    let mut backlog = Backlog::default();
+    let mut backlog = Backlog::of_running(&view);
     for (task, waiting) in read::waiting_jobs(session).await? {
         backlog.task(&task).waiting = waiting;
     }

@@ -32,7 +32,7 @@ struct BodyColumns<'a> {
     deadline_at: Option<i64>,
     depth: Option<i64>,
     chain: Vec<&'a str>,
-    /// The text of a reply.
+    /// The text of a reply, or the name of an operator.
     text: Option<&'a str>,
     /// The time to wait before the next try, in microseconds.
     retry_after_us: Option<i64>,
@@ -59,6 +59,11 @@ fn body_columns(body: &MessageBody) -> BodyColumns<'_> {
             BodyColumns { plugins: vec![plugin.as_str()], ..reply_columns(answer) }
         }
         MessageBody::Over => BodyColumns { kind: "over", ..BodyColumns::default() },
+        MessageBody::SetDrained { drained, by, until } => {
+            let kind = if *drained { "drain" } else { "resume" };
+            let deadline_at = Some(timestamp_us(*until));
+            BodyColumns { kind, text: by.as_deref(), deadline_at, ..BodyColumns::default() }
+        }
     }
 }
 
@@ -145,6 +150,11 @@ fn read_body(row: &Row) -> Result<MessageBody, SessionError> {
             chain: plugins("chain")?,
         }),
         "over" => Ok(MessageBody::Over),
+        "drain" | "resume" => Ok(MessageBody::SetDrained {
+            drained: kind == "drain",
+            by: value(row, TABLE, "text")?,
+            until: rows::timestamp(row, TABLE, "deadline_at")?,
+        }),
         kind => {
             let plugin =
                 plugins("plugins")?.pop().ok_or_else(|| DamagedData::invalid("reply without a plugin", kind))?;

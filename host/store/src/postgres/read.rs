@@ -14,7 +14,7 @@ use wharf_core::wait_reason::{Holders, wait_reason};
 use super::hold_rows;
 use super::rows::{self, STATUS_COLUMNS, job_id, numbered_entry};
 use super::session::{Arg, Session, SessionError, computed, value};
-use crate::columns::{self, READY, parse, signed, timestamp_us};
+use crate::columns::{self, READY, parse, signed};
 use crate::store::{JobFilter, JobPage, JobSnapshot, QueueStats};
 
 const BEGIN: &str =
@@ -210,8 +210,15 @@ pub(super) async fn waiting_jobs(session: &Session) -> Result<Vec<(TaskName, u64
     rows.iter().map(|row| Ok((parse("task", value(row, "names", 0)?)?, computed::<i64>(row, 1)? as u64))).collect()
 }
 
+/// Returns the bytes of all tables, with their indexes and large values.
+pub(super) async fn table_bytes(session: &Session) -> Result<u64, SessionError> {
+    let text = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class WHERE relkind = 'r' AND relnamespace =
+                    (SELECT relnamespace FROM pg_class WHERE oid = '$schema.jobs'::regclass)";
+    Ok(computed::<i64>(&session.query_one(text, &[]).await?, 0)? as u64)
+}
+
 /// Counts waiting and running jobs, each from its own index; finished jobs cost nothing.
-pub(super) async fn stats(session: &Session, now: Timestamp) -> Result<QueueStats, SessionError> {
+pub(super) async fn stats(session: &Session) -> Result<QueueStats, SessionError> {
     let by_task = "SELECT text, sum(waiting)::bigint, sum(running)::bigint FROM (
             SELECT task, sum(cardinality(ids)) AS waiting, 0 AS running FROM $schema.ready GROUP BY task
             UNION ALL SELECT task, count(*), 0 FROM $schema.jobs WHERE delayed GROUP BY task
@@ -221,15 +228,10 @@ pub(super) async fn stats(session: &Session, now: Timestamp) -> Result<QueueStat
     let by_group =
         "SELECT text, sum(cardinality(ids)) FROM $schema.running JOIN $schema.names ON names.id = limit_group
         GROUP BY text ORDER BY text";
-    let oldest = "SELECT least((SELECT min(due_at) FROM $schema.ready),
-                               (SELECT min(due_at) FROM $schema.jobs WHERE delayed AND due_at <= $1))";
-    let due_by = timestamp_us(now);
-    let oldest_args = [(&due_by as _, Type::INT8)];
-    let ((), tasks, groups, oldest, ()) = futures_util::try_join!(
+    let ((), tasks, groups, ()) = futures_util::try_join!(
         session.execute(BEGIN),
         session.query(by_task, &[]),
         session.query(by_group, &[]),
-        session.query_one(oldest, &oldest_args),
         session.execute("COMMIT"),
     )?;
     let count = |row: &Row, column: usize| computed::<i64>(row, column).map(|count| count as u64);
@@ -238,7 +240,6 @@ pub(super) async fn stats(session: &Session, now: Timestamp) -> Result<QueueStat
             .iter()
             .map(|row| Ok((parse("task", value(row, "names", 0)?)?, count(row, 1)?, count(row, 2)?)))
             .collect::<Result<_, SessionError>>()?,
-        oldest_due_age: computed::<Option<i64>>(&oldest, 0)?.map(|due| now.since(columns::timestamp(due))),
         groups: groups
             .iter()
             .map(|row| Ok((parse("limit group", value(row, "names", 0)?)?, count(row, 1)?)))

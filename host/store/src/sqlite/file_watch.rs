@@ -179,6 +179,12 @@ impl FileWatch {
         self.log.path.display().to_string()
     }
 
+    /// Returns the sizes of the file and of the log in bytes; zero for one that is not there.
+    pub(super) fn sizes(&self) -> (u64, u64) {
+        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+        (self.database.first().map_or(0, |file| bytes(&file.path)), bytes(&self.log.path))
+    }
+
     /// Converts the error of a failed statement into the store's error.
     pub(super) fn store_error(&self, error: &rusqlite::Error) -> StoreError {
         file::store_error(Path::new(&self.name), error)

@@ -18,7 +18,7 @@ use super::hold_rows;
 use super::large_values::{OUTPUTS, PAYLOADS};
 use super::rows::{self, InternedNames, numbered_entry, timestamp};
 use super::unsynced_claims::{self, UnsyncedClaim, UnsyncedClaims};
-use crate::columns::{self, READY, job_id, key_text, parse, signed, timestamp_us, unsigned};
+use crate::columns::{self, READY, job_id, key_text, parse, signed, unsigned};
 use crate::store::{JobFilter, JobPage, JobSnapshot, QueueStats};
 
 /// The columns that [`rows::job`] reads, except for the status, the payload and the result.
@@ -269,7 +269,7 @@ pub(super) fn by_task_name(conn: &Connection, counts: Vec<(i64, u64)>) -> rusqli
 }
 
 /// Counts the waiting and the running jobs, each from its own index; finished jobs cost nothing.
-pub(super) fn stats(conn: &Connection, claims: &Mutex<UnsyncedClaims>, now: Timestamp) -> rusqlite::Result<QueueStats> {
+pub(super) fn stats(conn: &Connection, claims: &Mutex<UnsyncedClaims>) -> rusqlite::Result<QueueStats> {
     let claims = unsynced_claims::lock(claims).all();
     let snapshot = conn.unchecked_transaction()?;
     let mut tasks: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
@@ -299,20 +299,12 @@ pub(super) fn stats(conn: &Connection, claims: &Mutex<UnsyncedClaims>, now: Time
         let (group, running) = count?;
         *groups.entry(parse("group", &group)?).or_default() += running as u64;
     }
-    let oldest: Option<i64> = snapshot
-        .prepare_cached(
-            "SELECT min(due_at) FROM (
-                 SELECT min(due_at) AS due_at FROM ready
-                 UNION ALL SELECT min(due_at) FROM jobs INDEXED BY jobs_delayed WHERE state = 0 AND due_at <= ?1)",
-        )?
-        .query_row([timestamp_us(now)], |row| row.get(0))?;
     let mut names = InternedNames::default();
     let tasks =
         tasks.into_iter().map(|(task, (waiting, running))| Ok((names.task(&snapshot, task)?, waiting, running)));
     let mut tasks = tasks.collect::<rusqlite::Result<Vec<(TaskName, u64, u64)>>>()?;
     tasks.sort_unstable();
-    let oldest_due_age = oldest.map(|due| now.since(columns::timestamp(due)));
-    Ok(QueueStats { tasks, oldest_due_age, groups: groups.into_iter().collect() })
+    Ok(QueueStats { tasks, groups: groups.into_iter().collect() })
 }
 
 /// Returns a list of numbers as the JSON text that `json_each` reads: one SQL parameter, however long the list is.

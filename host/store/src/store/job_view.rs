@@ -1,7 +1,6 @@
 //! Jobs as they are read: one, a page of a list, or counts.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use wharf_core::ids::{Group, JobId, PluginId, TaskName};
 use wharf_core::job::{Job, StateName, Token, WaitReason};
@@ -60,8 +59,6 @@ pub(crate) fn by_plugin(tasks: impl IntoIterator<Item = (TaskName, u64)>) -> BTr
 pub struct QueueStats {
     /// Each task with its number of waiting jobs (due or not) and its number of running jobs.
     pub tasks: Vec<(TaskName, u64, u64)>,
-    /// For how long the waiting job has been due that has been due longest, by the store's clock.
-    pub oldest_due_age: Option<Duration>,
     /// Each group with its number of running jobs.
     pub groups: Vec<(Group, u64)>,
 }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use wharf_core::backlog::LaneBacklog;
 use wharf_core::bounds;
 use wharf_core::find::WaitKind;
 use wharf_core::hold::{HoldReason, NewHold};
+use wharf_core::ids::Group;
 use wharf_core::job::{Due, NewJob};
 
 use crate::stage::{COUNT, MAKE, SECOND, Stage, at_most, failed, on_every_store, task};
@@ -43,6 +45,22 @@ fn waiting_jobs_are_counted_by_task_and_by_why_they_wait() {
         let after = |seconds: u32| Some(start + seconds * SECOND);
         assert_eq!([MAKE, COUNT].map(|name| of(name).oldest_ready), [after(1), after(2)]);
         assert_eq!(of(MAKE).oldest_due, after(1));
+        assert_eq!([MAKE, COUNT].map(|name| of(name).oldest_blocked), [after(1), None]);
+        assert_eq!([MAKE, COUNT].map(|name| of(name).oldest_unpaused()), [after(1), after(2)], "not what is held");
+
+        // A limit of zero is a pause.
+        let paused = stage.limit(MAKE, at_most(0, None));
+        let backlog = paused.store.backlog(paused.declared.clone(), Duration::MAX).await.unwrap();
+        let of = &backlog.tasks[&task(MAKE)];
+        assert_eq!((of.count(WaitKind::Blocked), of.oldest_unpaused(), of.oldest_due), (3, None, after(1)));
+
+        let lane = |name: &str, key: &str| backlog.groups[&Group::from(&task(name))].lanes[&Some(key.parse().unwrap())];
+        let busy = LaneBacklog { running: 1, due: 2, oldest_due: after(1) };
+        assert_eq!(
+            [lane(MAKE, "a"), lane(MAKE, "b")],
+            [busy, LaneBacklog { running: 0, due: 1, oldest_due: after(1) }]
+        );
+        assert_eq!(backlog.groups[&Group::from(&task(MAKE))].all, LaneBacklog { due: 3, ..busy });
     });
 }
 

@@ -36,6 +36,12 @@ fn of_every_kind() -> Vec<MessageBody> {
         reply(Answer::TimedOut("late".into())),
         reply(Answer::Skipped("full".into())),
         MessageBody::Over,
+        MessageBody::SetDrained {
+            drained: true,
+            by: Some("ops".into()),
+            until: Timestamp::from_millis(1_900_000_000_123),
+        },
+        MessageBody::SetDrained { drained: false, by: None, until: Timestamp::from_millis(1) },
     ]
 }
 

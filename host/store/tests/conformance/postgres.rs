@@ -299,7 +299,7 @@ async fn every_other_statement(stage: &Stage) {
     let filter = JobFilter { batch: batch.as_ref().map(|batch| batch.id), max: 10, ..JobFilter::default() };
     assert_eq!(store.jobs(filter).await.unwrap().jobs.len(), 1);
     let stats = store.stats().await.unwrap();
-    assert_eq!((stats.tasks, stats.oldest_due_age.is_some()), (vec![(task, 1, 0)], true));
+    assert_eq!(stats.tasks, [(task, 1, 0)]);
     let large = stage.claim_one().await;
     assert_eq!((large.lease.job, large.payload.len()), (waits, 5000));
     stage.succeed(&large).await.unwrap();

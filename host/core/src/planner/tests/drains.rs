@@ -22,6 +22,44 @@ fn a_drain_waits_stops_releases_and_ends() {
 }
 
 #[test]
+fn a_node_that_an_operator_drains_goes_on_and_claims_again_when_it_is_resumed() {
+    let mut planner = running(&[1]);
+    let actions = turn(&mut planner, Input::SetDrained(true), at(1.0));
+    assert_eq!(actions, [Action::Mark(NodeMark { draining: true, suspect: None })]);
+    turn(&mut planner, Input::Marked, at(1.0));
+    assert!(planner.is_draining() && !planner.is_stopping());
+    assert_eq!(stops(&turn(&mut planner, Input::Tick, at(2.0))), [], "what runs goes on");
+    assert_eq!(events(&turn(&mut planner, returned(1), at(2.1))).len(), 1);
+    assert_eq!(turn(&mut planner, stands(1), at(2.2)), [], "no claim, and no end");
+    assert_eq!(turn(&mut planner, Input::Nudged, at(500.0)), []);
+    assert_eq!(planner.wake_at(), None);
+    let actions = turn(&mut planner, Input::SetDrained(false), at(501.0));
+    assert_eq!(actions, [Action::Mark(NodeMark::default()), Action::Claim { free: 4 }]);
+    assert!(!planner.is_draining());
+}
+
+#[test]
+fn a_drained_node_releases_what_its_last_claim_brings() {
+    let mut planner = planner(4);
+    planner.decide(at(0.0));
+    turn(&mut planner, Input::SetDrained(true), at(0.5));
+    let actions = turn(&mut planner, claimed([1], at(0.0)), at(0.6));
+    assert!(matches!(events(&actions)[..], [(1, Event::Released { .. })]), "{actions:?}");
+    assert_eq!(planner.running(), 0);
+}
+
+#[test]
+fn a_drained_node_stops_as_any_other_and_is_not_resumed_then() {
+    let mut planner = running(&[1]);
+    turn(&mut planner, Input::SetDrained(true), at(1.0));
+    turn(&mut planner, Input::Marked, at(1.0));
+    turn(&mut planner, Input::Drain { until: at(5.0) }, at(2.0));
+    assert_eq!(turn(&mut planner, Input::SetDrained(false), at(2.5)), [], "the mark stays, and nothing is claimed");
+    assert!(planner.is_draining());
+    assert_eq!(stops(&turn(&mut planner, Input::Tick, at(5.0))), [(1, Interruption::Drain)]);
+}
+
+#[test]
 fn a_drain_without_a_store_ends_when_all_leases_have_expired() {
     let mut planner = running(&[1]);
     turn(&mut planner, Input::Drain { until: at(1.0) }, at(0.5));

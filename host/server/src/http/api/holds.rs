@@ -48,16 +48,6 @@ pub(crate) struct HoldPage {
     pub(crate) next: Option<String>,
 }
 
-/// The query of a list of holds.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct HoldsQuery {
-    /// Only holds after this one, such as `key:acme`; `next` of a page has it.
-    pub(crate) after: Option<String>,
-    /// Number of holds on a page; 100 by default.
-    pub(crate) limit: Option<u32>,
-}
-
 /// A request to hold jobs: exactly one of `all`, `plugin`, `task`, `group` and `key`, or `group` and `key` together.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wharf_core::limits::Limits;
-use wharf_runner::GroupLimits;
+use wharf_runner::{self as runner, GroupLimits};
+
+use super::moment::millis;
 
 /// A limit group: the limits in force, their sources, and the number of jobs that run.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +26,37 @@ pub(crate) struct Limit {
     pub(crate) keys: Vec<KeyLimit>,
     /// Number of jobs of the group that run now.
     pub(crate) running: u64,
+    /// The due jobs of the group that wait.
+    #[serde(default)]
+    pub(crate) waiting: WaitingJobs,
+    /// The keys whose jobs run or wait, those with the most waiting ones first, at most 100.
+    #[serde(default)]
+    pub(crate) lanes: Vec<LaneUse>,
+}
+
+/// The due jobs of a limit group, or of one of its keys, that wait. They are not counted to the last one: a look at thousands is
+/// bounded.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct WaitingJobs {
+    /// Number of jobs.
+    pub(crate) due: u64,
+    /// True if not all waiting jobs were looked at, so that there may be more.
+    pub(crate) more: bool,
+    /// Milliseconds for which the first of them has been due; `null` if there are none.
+    pub(crate) oldest_ms: Option<f64>,
+}
+
+/// The jobs of one key in a limit group that run and wait.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct LaneUse {
+    /// The key; `null` for the jobs that have none.
+    pub(crate) key: Option<String>,
+    /// Number of jobs with this key that may run at once; `null` means unlimited.
+    pub(crate) per_key: Option<u32>,
+    /// Number of running jobs: they hold the slots.
+    pub(crate) running: u64,
+    /// The due jobs that wait.
+    pub(crate) waiting: WaitingJobs,
 }
 
 /// A limit that was set for one key.
@@ -69,6 +102,19 @@ impl From<LimitNumbers> for Limits {
     }
 }
 
+impl From<runner::WaitingJobs> for WaitingJobs {
+    fn from(of: runner::WaitingJobs) -> WaitingJobs {
+        WaitingJobs { due: of.due, more: of.more, oldest_ms: of.oldest_age.map(millis) }
+    }
+}
+
+impl From<&runner::LaneUse> for LaneUse {
+    fn from(of: &runner::LaneUse) -> LaneUse {
+        let key = of.key.as_ref().map(ToString::to_string);
+        LaneUse { key, per_key: of.per_key, running: of.running, waiting: of.waiting.into() }
+    }
+}
+
 impl From<&GroupLimits> for Limit {
     fn from(limit: &GroupLimits) -> Limit {
         let keys = limit.keys.iter().map(|(key, limits)| KeyLimit { key: key.to_string(), per_key: limits.per_key });
@@ -81,6 +127,8 @@ impl From<&GroupLimits> for Limit {
             set: limit.set.map(LimitNumbers::from),
             keys: keys.collect(),
             running: limit.running,
+            waiting: limit.waiting.into(),
+            lanes: limit.lanes.iter().map(LaneUse::from).collect(),
         }
     }
 }

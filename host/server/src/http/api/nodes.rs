@@ -29,13 +29,33 @@ pub(crate) struct Node {
     /// Budget of memory of the node in bytes; absent if the node does not publish it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) memory_budget: Option<u64>,
-    /// True if the node is stopping and starts no more jobs.
+    /// True if the node starts no more jobs: it is stopping, or an operator drains it.
     pub(crate) draining: bool,
     /// Digest of the settings that all nodes should share; null if the node's version does not publish it. Nodes with different
     /// digests have different settings.
     pub(crate) settings: Option<String>,
     /// Plugins that the node has loaded.
     pub(crate) plugins: Vec<LoadedPlugin>,
+}
+
+/// A node that was drained or resumed.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct DrainedNode {
+    /// ID of the node.
+    pub(crate) id: String,
+    /// Name of the node.
+    pub(crate) name: String,
+    /// True if the node starts no more jobs.
+    pub(crate) draining: bool,
+    /// Number of attempts that run on the node.
+    pub(crate) running: u32,
+}
+
+impl From<wharf_runner::DrainedNode> for DrainedNode {
+    fn from(node: wharf_runner::DrainedNode) -> DrainedNode {
+        let wharf_runner::DrainedNode { id, name, draining, running } = node;
+        DrainedNode { id: id.to_string(), name, draining, running }
+    }
 }
 
 /// A plugin that a node has loaded.

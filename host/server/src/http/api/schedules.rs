@@ -11,6 +11,10 @@ use super::moment::{Moment, millis};
 use super::values::{ClockChange, MissedPolicy, OverlapPolicy, ScheduleSource, ScheduleState, TickOutcome};
 use crate::http::bytes::inline;
 
+/// What a change of the clock does to the times of schedules.
+pub(crate) const CLOCK_LAW: &str = "a fixed time that it skips comes at the first moment after the gap, and one that it shows \
+                                    twice comes once, the first time; hours with `*`, and `every`, follow real time";
+
 /// A request to define a schedule. It ticks by `cron` or by `every`, not by both.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -184,16 +188,6 @@ pub(crate) struct SchedulePage {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "uri-reference"))]
     pub(crate) next: Option<String>,
-}
-
-/// The query of a list of schedules.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SchedulesQuery {
-    /// Only schedules whose IDs come after this one.
-    pub(crate) after: Option<String>,
-    /// Number of schedules on a page; 100 by default.
-    pub(crate) limit: Option<u32>,
 }
 
 /// A request to pause a schedule.

@@ -47,6 +47,9 @@ pub(crate) struct TaskSummary {
     pub(crate) running: u64,
     /// True if a hold is on all jobs of the task.
     pub(crate) held: bool,
+    /// Number of attempts that began in the last minute, or up to five seconds less; `null` if a host has run for less than a minute.
+    #[serde(default)]
+    pub(crate) started: Option<u64>,
     /// Attempts that ended in the last minute, or up to five seconds less; `null` if a host has run for less than a minute.
     pub(crate) minute: Option<EndedCounts>,
     /// Attempts that ended in the last hour, or up to five minutes less; `null` if a host has run for less than a minute.
@@ -148,6 +151,7 @@ impl TaskSummary {
             oldest_ready_ms: of.oldest_ready_age.map(millis),
             running: of.backlog.running,
             held: of.is_held,
+            started: activity.as_ref().map(|activity| activity.started),
             minute: activity.as_ref().map(|activity| EndedCounts::from(&activity.minute)),
             hour: activity.as_ref().map(|activity| EndedCounts::from(&activity.hour)),
             wait: activity.as_ref().and_then(|activity| Quantiles::of(&activity.wait)),

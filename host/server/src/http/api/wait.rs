@@ -134,7 +134,8 @@ impl From<&JobWaitReason> for Wait {
             ),
             JobWaitReason::Draining => Wait::new(
                 WaitReasonName::Draining,
-                "every host that runs its task is stopping; another host, or the next start of one, runs the job",
+                "every host that runs its task is stopping or drained; another host, one that is resumed, or the next start of one runs \
+                 the job",
             ),
         }
     }

@@ -7,11 +7,11 @@ use super::operation::Operation;
 use super::schedules;
 use super::schemas::Schemas;
 use crate::http::api::{
-    ActPage, AttemptList, AuditQuery, Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest,
-    BroadcastStarted, BulkOperation, Config, EnqueueQuery, Enqueued, Failure, FailurePage, FailuresQuery, Health, Hold,
-    HoldPage, HoldRequest, HoldsQuery, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, LimitQuery,
-    ListQuery, LiveBroadcast, LogEntry, Node, OperationPage, OperationPreview, OperationRequest, OperationsQuery,
-    PluginFile, Readiness, ReleaseQuery, Reply, RetryQuery, Summary, SummaryQuery,
+    ActPage, AfterQuery, AttemptList, AuditQuery, Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery,
+    BroadcastRequest, BroadcastStarted, BulkOperation, Config, DrainedNode, EnqueueQuery, Enqueued, Failure,
+    FailurePage, FailuresQuery, Health, Hold, HoldPage, HoldRequest, Job, JobEventName, JobPage, JobRequest, Limit,
+    LimitNumbers, LimitQuery, ListQuery, LiveBroadcast, LogEntry, Node, OperationPage, OperationPreview,
+    OperationRequest, OperationsQuery, PluginFile, Readiness, ReleaseQuery, Reply, RetryQuery, Summary, SummaryQuery,
 };
 use crate::http::bytes::MEDIA_TYPES;
 use crate::http::problem::Kind;
@@ -260,6 +260,14 @@ fn broadcasts(schemas: &mut Schemas) -> Vec<Operation> {
 
 fn plugins_and_nodes(schemas: &mut Schemas) -> Vec<Operation> {
     let (plugin, node) = (schemas.response::<PluginFile>(), schemas.response::<Node>());
+    let drained = schemas.response::<DrainedNode>();
+    let of_node = |name, path, summary| {
+        Operation::new("nodes", name, "post", path, summary)
+            .segment("node", "ID or name of the host; `self` is the one that is asked.")
+            .response(200, "The host, once it has done so.", json_of(drained.clone()))
+            .problems(&[Kind::NODE_UNKNOWN, Kind::NODE_SILENT])
+            .uses_store()
+    };
     vec![
         Operation::new(
             "plugins",
@@ -277,6 +285,11 @@ fn plugins_and_nodes(schemas: &mut Schemas) -> Vec<Operation> {
         Operation::new("nodes", "listNodes", "get", "/v1/nodes", "Lists the hosts that share the store")
             .response(200, "Each host, as it registered itself.", json_of(list_of(node)))
             .uses_store(),
+        of_node("drainNode", "/v1/nodes/{node}/drain", "Drains a host: it goes on with what runs, and begins no more").description(
+            "The host claims no jobs, starts no live broadcasts and fires no schedules; other hosts of the store do. Its API \
+             answers, and `/ready` says that it is draining. A host that starts does not remember it.",
+        ),
+        of_node("resumeNode", "/v1/nodes/{node}/resume", "Has a drained host claim jobs again").problems(&[Kind::DRAINING]),
     ]
 }
 
@@ -322,7 +335,7 @@ fn holds(schemas: &mut Schemas) -> Vec<Operation> {
     let hold = schemas.response::<Hold>();
     vec![
         Operation::new("holds", "listHolds", "get", "/v1/holds", "Lists the holds in force")
-            .query(schemas.query::<HoldsQuery>())
+            .query(schemas.query::<AfterQuery>())
             .response(200, "One page, and the address of the next page.", json_of(schemas.response::<HoldPage>()))
             .uses_store(),
         Operation::new("holds", "setHold", "post", "/v1/holds", "Holds all jobs, or those of a plugin, a task, a group or a key")
@@ -422,8 +435,8 @@ fn host(schemas: &mut Schemas) -> Vec<Operation> {
             .open(),
         Operation::new("host", "metrics", "get", "/metrics", "Returns metrics for Prometheus").response(
             200,
-            "Metrics in the text format of OpenMetrics.",
-            json!({ "application/openmetrics-text": { "type": "string" } }),
+            "Metrics in the text format of OpenMetrics for clients that accept it, and otherwise in the older text format.",
+            json!({ "application/openmetrics-text": { "type": "string" }, "text/plain": { "type": "string" } }),
         ),
         Operation::new("host", "getConfig", "get", "/v1/config", "Returns the settings of this host")
             .description(

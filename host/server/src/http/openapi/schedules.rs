@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::operation::Operation;
 use super::schemas::Schemas;
-use crate::http::api::{PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, SchedulesQuery};
+use crate::http::api::{AfterQuery, PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun};
 use crate::http::problem::Kind;
 
 /// Returns the operations, and adds the schemas that they use.
@@ -18,7 +18,7 @@ pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
     const ONE: &str = "/v1/schedules/{id}";
     vec![
         Operation::new("schedules", "listSchedules", "get", "/v1/schedules", "Lists schedules, in the order of their IDs")
-            .query(schemas.query::<SchedulesQuery>())
+            .query(schemas.query::<AfterQuery>())
             .response(200, "One page, and the address of the next page.", json_of(schemas.response::<SchedulePage>()))
             .uses_store(),
         of_one("getSchedule", "get", ONE, "Returns one schedule, with its next moments and its last ticks")

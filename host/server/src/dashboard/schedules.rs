@@ -1,0 +1,274 @@
+//! Schedules: when each comes next, what became of its last ticks, running one at once, pausing and resuming it.
+
+use axum::extract::State;
+use axum::http::Uri;
+use maud::{Markup, html};
+use wharf_core::bounds;
+use wharf_core::hold::HoldReason;
+use wharf_runner::Host;
+
+use crate::http::api::{CLOCK_LAW, ClockChange, Schedule, ScheduleSource, ScheduleState, TickOutcome};
+use crate::http::{encode, length, schedules};
+
+use super::answer::{Answer, lead_to};
+use super::form::Form;
+use super::layout::{Frame, Section, act, marks, page, state};
+use super::listing::{bare_listing, listing, pager};
+use super::page_path::Path;
+use super::text::{ago, brief, count, full, line, lines};
+use super::visitor::Visitor;
+
+/// Lists schedules.
+pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -> Answer {
+    let found = schedules::page(&host, &uri).await?;
+    let columns = [
+        ("", "State"),
+        ("grow", "Schedule"),
+        ("c-ran", "When"),
+        ("num", "Next"),
+        ("num c-waited", "Last"),
+        ("num c-tries", "Fired"),
+        ("num c-key", "Missed"),
+    ];
+    let rows = html! { @for schedule in &found.schedules { (row(&visitor, schedule)) } };
+    let main = html! {
+        div class="head" { h1 { "Schedules" } span class="dim" { "jobs that a clock enqueues" } }
+        @if found.schedules.is_empty() {
+            p class="empty" {
+                "None. "
+                code { "wharf schedule set" }
+                " defines one, and so does "
+                code { "[schedules.ID]" }
+                " in wharf.toml."
+            }
+        } @else { (listing("Schedules", &columns, &rows)) }
+        (pager(uri.query().map(|_| "?"), found.next.as_deref(), "Next"))
+    };
+    let frame = Frame { title: "Schedules", section: Section::Schedules, live: Some("live/health".into()) };
+    Ok(page(&visitor, &frame, &main))
+}
+
+fn row(visitor: &Visitor, schedule: &Schedule) -> Markup {
+    let last = schedule.recent.first();
+    html! {
+        tr {
+            td class="c-state" { (badge(schedule)) }
+            td class="grow" {
+                a class="job" href=(visitor.link(&format!("schedules/{}", encode(&schedule.id)))) { (line(&schedule.id)) }
+                span class="why" { (line(&schedule.task)) }
+                span class="under" { (line(&when(schedule))) }
+            }
+            td class="c-ran mono" { (line(&when(schedule))) }
+            td class="num" {
+                @match schedule.next.first() {
+                    Some(next) => span title=(line(&next.local)) { (ago(next.at, visitor.now)) },
+                    None => "–",
+                }
+            }
+            td class="num c-waited" {
+                @match last {
+                    Some(tick) if tick.outcome == TickOutcome::Fired => (ago(tick.tick, visitor.now)),
+                    Some(tick) => { (state("retrying", &tick.outcome.to_string())) " " (ago(tick.tick, visitor.now)) }
+                    None => "–",
+                }
+            }
+            td class="num c-tries" { (count(schedule.ticks.fired)) }
+            td class="num c-key" { (count(schedule.ticks.missed)) }
+        }
+    }
+}
+
+fn badge(schedule: &Schedule) -> Markup {
+    match schedule.state {
+        ScheduleState::Active => state("succeeded", "active"),
+        ScheduleState::Paused => state("held", "paused"),
+        ScheduleState::Retired => state("cancelled", "retired"),
+    }
+}
+
+/// Returns the times of a schedule as its author wrote them.
+fn when(schedule: &Schedule) -> String {
+    match (&schedule.cron, &schedule.zone, schedule.every_ms) {
+        (Some(cron), Some(zone), _) => format!("{cron} {zone}"),
+        (_, _, Some(ms)) => format!("every {}", brief(ms)),
+        _ => "–".to_owned(),
+    }
+}
+
+/// Shows one schedule.
+pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+    let schedule = schedules::read(&host, &id).await?;
+    let main = html! {
+        // The form of a pause stands outside of the part that is sent again: what is typed there stays.
+        div id="schedule" { (content(&visitor, &schedule)) }
+        @if visitor.may_operate() && schedule.state == ScheduleState::Active { (pause_form(&visitor, &schedule)) }
+    };
+    let title = format!("Schedule {}", schedule.id);
+    let live = Some(format!("live/schedules/{}", encode(&schedule.id)));
+    Ok(page(&visitor, &Frame { title: &title, section: Section::Schedules, live }, &main))
+}
+
+/// Returns the content of the page of a schedule.
+pub(super) fn content(visitor: &Visitor, schedule: &Schedule) -> Markup {
+    let own = format!("schedules/{}", encode(&schedule.id));
+    html! {
+        div class="head" {
+            (badge(schedule)) h1 { (line(&schedule.id)) } span class="mono dim" { (line(&when(schedule))) }
+            @if visitor.may_operate() && schedule.state != ScheduleState::Retired {
+                div class="acts" {
+                    @if schedule.state == ScheduleState::Paused {
+                        (act(visitor, &format!("{own}/resume"), "", html! { "Resume" }, &[]))
+                    }
+                    (act(visitor, &format!("{own}/run"), "primary", html! { "Run now" }, &[]))
+                }
+            }
+        }
+        @if let Some(pause) = &schedule.pause {
+            div class="say retrying" {
+                p {
+                    strong { "Paused " (ago(pause.since, visitor.now)) }
+                    @if let Some(by) = &pause.by { " by " (line(by)) }
+                    @if let Some(until) = pause.until { " until " (full(until)) " UTC" }
+                    @if !pause.reason.is_empty() { ": " (line(&pause.reason)) }
+                    @else { "." }
+                }
+            }
+        }
+        @if let Some(at) = schedule.retired_at {
+            div class="say" { p { "No host's settings file has it any more, as of " (ago(at, visitor.now)) "." } }
+        }
+        (facts(visitor, schedule))
+        div class="cols" {
+            section {
+                header { h2 { "Next" } @if let Some(zone) = &schedule.zone { span class="dim" { (line(zone)) } } }
+                (next(visitor, schedule))
+            }
+            section { header { h2 { "Last ticks" } } (recent(visitor, schedule)) }
+        }
+        @if let Some(payload) = &schedule.payload {
+            section {
+                header { h2 { "Payload of its jobs" } }
+                pre tabindex="0" role="region" aria-label="Payload of its jobs" { (lines(payload.get())) }
+            }
+        }
+        @if schedule.payload_base64.is_some() { p class="note" { "The payload of its jobs is bytes that are not JSON." } }
+    }
+}
+
+fn facts(visitor: &Visitor, schedule: &Schedule) -> Markup {
+    let ticks = &schedule.ticks;
+    html! {
+        dl class="facts" {
+            div {
+                dt { "Task" }
+                dd { a href=(visitor.link(&format!("jobs?where=task:{}", encode(&schedule.task)))) { (line(&schedule.task)) } }
+            }
+            @if let Some(key) = &schedule.key { div { dt { "Key" } dd { (line(key)) } } }
+            @if schedule.priority != 0 { div { dt { "Priority" } dd { (schedule.priority) } } }
+            div { dt { "Fired" } dd { (count(ticks.fired)) } }
+            div { dt { "Missed" } dd { (count(ticks.missed)) } }
+            div { dt { "Skipped" } dd { (count(ticks.skipped)) } }
+            div { dt { "Missed ticks" } dd { (schedule.missed.to_string()) ", within " (brief(schedule.window_ms)) } }
+            div { dt { "Overlap" } dd { (schedule.overlap.to_string()) } }
+            @if schedule.spread_ms > 0.0 { div { dt { "Spread over" } dd { (brief(schedule.spread_ms)) } } }
+            @if let Some(after) = schedule.pause_after {
+                div { dt { "Pauses" } dd { "after " (after) " failures in a row; " (schedule.failures) " so far" } }
+            }
+            div { dt { "Defined" } dd { (ago(schedule.changed_at, visitor.now)) @if let Some(by) = &schedule.author { " by " (line(by)) } } }
+            div { dt { "In" } dd { @match schedule.source == ScheduleSource::File { true => "wharf.toml", false => "the store" } } }
+        }
+    }
+}
+
+fn next(visitor: &Visitor, schedule: &Schedule) -> Markup {
+    let rows = html! {
+        @for next in &schedule.next {
+            tr {
+                td class="grow mono" {
+                    (line(&next.local))
+                    @match next.change {
+                        Some(ClockChange::Skipped) => span class="why" { "the clock skips its time" },
+                        Some(ClockChange::Repeated) => span class="why" { "the clock shows its time twice" },
+                        None => {}
+                    }
+                }
+                td class="num" { (ago(next.at, visitor.now)) }
+            }
+        }
+    };
+    html! {
+        @if schedule.next.is_empty() { p class="note" { "It does not come again as things stand." } }
+        @else { (bare_listing("Next moments", &[("grow", "At"), ("num", "In")], &rows)) }
+        @if let Some(version) = &schedule.zones_version {
+            p class="note" { "Where the clock changes: " (CLOCK_LAW) ". Zones of IANA " (line(version)) "." }
+        }
+    }
+}
+
+fn recent(visitor: &Visitor, schedule: &Schedule) -> Markup {
+    let rows = html! {
+        @for tick in &schedule.recent {
+            tr {
+                td class="c-state" {
+                    (state(if tick.outcome == TickOutcome::Fired { "succeeded" } else { "retrying" }, &tick.outcome.to_string()))
+                }
+                td class="grow" {
+                    @if let Some(job) = &tick.job { a class="mono" href=(visitor.link(&format!("jobs/{job}"))) { (job) } }
+                    @if tick.count > 1 { span class="why" { (count(tick.count)) " ticks" } }
+                    @if !tick.reason.is_empty() { span class="why" title=(line(&tick.reason)) { (line(&tick.reason)) } }
+                }
+                td class="num" { (ago(tick.tick, visitor.now)) }
+            }
+        }
+    };
+    html! {
+        @if schedule.recent.is_empty() { p class="note" { "None yet." } }
+        @else { (bare_listing("Last ticks", &[("", "Outcome"), ("grow", "Job"), ("num", "Tick")], &rows)) }
+    }
+}
+
+fn pause_form(visitor: &Visitor, schedule: &Schedule) -> Markup {
+    html! {
+        section id="pause" {
+            header { h2 { "Pause" } span class="dim" { "its ticks are skipped; jobs that it has enqueued go on" } }
+            form class="fields" method="post" action=(visitor.link(&format!("schedules/{}/pause", encode(&schedule.id)))) {
+                (marks(visitor))
+                div class="row" {
+                    label class="field" {
+                        span { "For" }
+                        input type="text" name="for" placeholder="until resumed, or 2h" autocomplete="off";
+                    }
+                    label class="field grow" {
+                        span { "Why" }
+                        input type="text" name="reason" maxlength=(bounds::HOLD_REASON_BYTES_MAX) autocomplete="off";
+                    }
+                    button { "Pause" }
+                }
+            }
+        }
+    }
+}
+
+/// Enqueues a job of a schedule at once, and leads to it.
+pub(super) async fn run(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+    let job = schedules::run_now(&host, &visitor.access()?, &id, visitor.author.clone()).await?;
+    Ok(lead_to(&visitor, &format!("jobs/{job}")))
+}
+
+/// Pauses a schedule.
+pub(super) async fn pause(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>, form: Form) -> Answer {
+    let length = length::end(None, form.get("for"))?;
+    let reason: HoldReason = form.parsed("reason")?;
+    schedules::pause_for(&host, &id, (length, reason), visitor.author.clone()).await?;
+    Ok(lead_to(&visitor, &address(&id)))
+}
+
+/// Ends the pause of a schedule.
+pub(super) async fn resume(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+    schedules::resume_now(&host, &id, visitor.author.clone()).await?;
+    Ok(lead_to(&visitor, &address(&id)))
+}
+
+fn address(id: &str) -> String {
+    format!("schedules/{}", encode(id))
+}
