@@ -125,6 +125,15 @@ fn the_quickstart_shows_what_comes() {
         }
     }
     assert!(compared > 30, "the output is found: {compared}");
+    // By now the host has numbers of most kinds.
+    let page = std::fs::read_to_string(root().join("host/docs/metrics.md")).expect("the page of the metrics");
+    let metrics = String::from_utf8_lossy(&host.client().get("/metrics").body).into_owned();
+    let names: Vec<&str> = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    assert!(names.len() > 30, "the metrics are found: {names:?}");
+    for name in names {
+        let is_row = |end: &&str| page.contains(&format!("| `{name}{end}` |"));
+        assert!(["", "_total", "_info"].iter().any(|end| is_row(&end)), "host/docs/metrics.md has no row for {name}");
+    }
 }
 
 #[test]
