@@ -200,13 +200,18 @@ fn every_plugin_has_its_test() {
         pub(super) use crate::kv as changes;
         pub(super) use crate::kv as villain_kv;
         pub(super) use crate::ordinary as functions;
+        pub(super) use crate::ordinary as functions_js;
+        pub(super) use crate::ordinary as functions_python;
         pub(super) use crate::ordinary as program;
+        pub(super) use crate::ordinary as program_c;
+        pub(super) use crate::ordinary as program_go;
         pub(super) use crate::outside as outside_go;
         pub(super) use crate::outside as outside_js;
         pub(super) use crate::outside as outside_python;
         pub(super) use crate::photo as thumbnail;
         pub(super) use crate::retries as villain;
-        // These belong to the engine's own tests, in host/engine/tests/sandbox.
+        // These belong to the engine's own tests and benches, in host/engine.
+        pub(super) mod functions_contract {}
         pub(super) mod villain_http {}
         pub(super) mod villain_memories {}
         pub(super) mod villain_async {}

@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod artefacts;
 mod as_given;
 mod attempts;
 mod bad_input;

@@ -171,7 +171,7 @@ fn from_pypi(tools: &Path, requirements: &str) -> Result<PathBuf> {
     Ok(ready)
 }
 
-fn run(command: &mut Command, purpose: &str) -> Result<()> {
+pub(crate) fn run(command: &mut Command, purpose: &str) -> Result<()> {
     let output =
         command.output().with_context(|| format!("could not {purpose}: {:?} does not start", command.get_program()))?;
     if !output.status.success() {

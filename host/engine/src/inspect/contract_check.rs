@@ -8,10 +8,10 @@ use wit_parser::decoding::{DecodedWasm, decode};
 use wit_parser::{Function, InterfaceId, Resolve, WorldItem, WorldKey};
 
 use crate::inspect::core_module;
-use crate::inspect::description::{self, Description};
+use crate::inspect::description::{self, CodeForm, Description};
 use crate::inspect::host_interfaces::{self, CONTRACT, InterfaceName};
 use crate::inspect::plain_exports::{self, PlainExports};
-use crate::inspect::survey::survey;
+use crate::inspect::survey::{Survey, survey};
 use crate::inspect::wit_signature;
 use crate::spec::problem::{Problem, Problems, cut, in_one_line};
 use crate::spec::toml_diagnostics::nearest;
@@ -37,7 +37,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
         Err(problem) => return refused(problem),
     };
     if bytes.get(4..8) == Some(&CORE_MODULE) {
-        return Description { producers: surveyed.producers, ..refused(core_module::problem(bytes)) };
+        return inspect_module(bytes, surveyed);
     }
     let kind = match validate(bytes) {
         Ok(kind) => kind,
@@ -85,6 +85,25 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
                 .hint("build a component that implements it"),
         ),
         Err(error) => refused(unreadable(&error.to_string())),
+    }
+}
+
+/// Describes a core module: a program of WASI preview 1, or why it is no plugin.
+fn inspect_module(bytes: &[u8], surveyed: Survey) -> Description {
+    let mut problems = Problems::default();
+    let found = core_module::inspect(bytes).and_then(|()| validate(bytes).map(|_| ()));
+    for problem in found.err().into_iter().chain(surveyed.bad_manifest) {
+        problems.add(|| problem);
+    }
+    let named = |name: &str| vec![name.to_owned()];
+    Description {
+        form: CodeForm::Module,
+        plain: Some(PlainExports::of_module()),
+        manifest: surveyed.manifest,
+        imports: named(core_module::PREVIEW_1),
+        exports: named(core_module::START),
+        producers: surveyed.producers,
+        ..Description::refused(problems.into_bounded())
     }
 }
 

@@ -13,6 +13,7 @@ use crate::wasmtime_config::EngineKind;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Description {
     pub(crate) kind: EngineKind,
+    pub(crate) form: CodeForm,
     /// The exports in place of the contract; `None` if it exports the contract.
     pub(crate) plain: Option<PlainExports>,
     /// The manifest in its custom section.
@@ -32,6 +33,15 @@ pub(crate) struct Description {
     pub(crate) interrupted: u32,
     /// Limits within which its reader ended, if it did: with more, the file is read again.
     pub(crate) ended_within: Option<ReaderLimits>,
+}
+
+/// The form of a file that is WebAssembly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CodeForm {
+    Component,
+    /// A core module.
+    Module,
 }
 
 /// The limits of a component's reader.
@@ -54,6 +64,7 @@ impl Description {
     pub(crate) fn refused(problems: Vec<Problem>) -> Description {
         Description {
             kind: EngineKind::Sync,
+            form: CodeForm::Component,
             plain: None,
             manifest: None,
             imports: Vec::new(),

@@ -37,7 +37,7 @@ pub(crate) struct PlainExports {
     pub(crate) left_out: Vec<Problem>,
 }
 
-/// A program: a component that exports `wasi:cli/run`.
+/// A program: a component that exports `wasi:cli/run`, or a core module for WASI preview 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Program {
     /// True if its exit status can reach the host, and not only whether it is 0.
@@ -70,6 +70,11 @@ impl PlainExports {
             );
         }
         PlainExports { program, functions, types, left_out }
+    }
+
+    /// Returns the exports of a program of WASI preview 1.
+    pub(crate) fn of_module() -> PlainExports {
+        PlainExports { program: Some(Program { tells_status: true }), ..PlainExports::default() }
     }
 
     /// Returns the functions with their types; none if the description does not fit together, as a damaged one.

@@ -9,7 +9,7 @@ fn plugins() -> &'static Path {
 }
 
 /// What a build in place may leave there.
-const MADE: [&str; 8] = ["node_modules", ".venv", "gen", "types", "build", "target", "__pycache__", "deps"];
+const MADE: [&str; 9] = ["node_modules", ".venv", "gen", "types", "build", "target", "__pycache__", "deps", "packages"];
 
 fn files_below(folder: &Path, base: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).expect("a folder of an example") {
