@@ -20,6 +20,7 @@ mod cluster_broadcasts;
 mod cluster;
 mod dashboard;
 mod dashboard_pictures;
+mod dependencies;
 mod deployment;
 mod durable_broadcasts;
 mod elsewhere;

@@ -142,6 +142,7 @@ impl Engine {
                 let granted = GrantsCheck { id, imports: &checked.imports, settings };
                 problems.extend(granted.problems());
                 checked.notes = granted.notes();
+                checked.notes.extend(description.notes.iter().cloned());
                 let parsed = plugin_id(id).map_err(|problem| problems.push(problem));
                 if let (Ok(id), true) = (parsed, problems.is_empty()) {
                     let manifest = file.manifest.as_deref();

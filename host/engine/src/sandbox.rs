@@ -4,7 +4,7 @@
 pub(crate) mod limiter;
 pub(crate) mod trusted_roots;
 pub(crate) mod plugin_env;
-mod guest_error;
+pub(crate) mod guest_error;
 pub(crate) mod log;
 pub(crate) mod program_output;
 pub(crate) mod retry_after;

@@ -17,6 +17,7 @@ use crate::call::{AttemptLimits, CallInput, HostCalls};
 use crate::compile::linked::{ContractExports, Exports};
 use crate::plugin::Plugin;
 use crate::sandbox::bindings::wharf::plugin::types::{Failure, Job, Message};
+use crate::sandbox::guest_error;
 use crate::sandbox::limiter::Denied;
 use crate::sandbox::log::Log;
 use crate::sandbox::program_output::{ProgramIo, ProgramOutput};
@@ -386,7 +387,8 @@ impl EndContext<'_> {
         let guest_error =
             trap.filter(|trap| **trap == Trap::UnreachableCodeReached).and_then(|_| self.log.last_error());
         let what = trap.map_or(root, |trap| report::trap_text(*trap));
-        Outcome::Trapped(self.report(guest_error, format!("trapped: {what}"), Some(error), String::new()))
+        let advice = guest_error.as_deref().map(guest_error::advice).unwrap_or_default().to_owned();
+        Outcome::Trapped(self.report(guest_error, format!("trapped: {what}"), Some(error), advice))
     }
 
     fn failed(&self, failure: GuestFailure) -> outcome::Failure {

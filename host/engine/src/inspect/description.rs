@@ -25,6 +25,8 @@ pub(crate) struct Description {
     pub(crate) producers: Vec<String>,
     /// Why it cannot be loaded; empty if it can.
     pub(crate) problems: Vec<Problem>,
+    /// What does not work as one might expect.
+    pub(crate) notes: Vec<Problem>,
     pub(crate) lines: LineTable,
     /// SHA-256 of its compiled code; `None` exactly if there are problems.
     pub(crate) code: Option<String>,
@@ -71,6 +73,7 @@ impl Description {
             exports: Vec::new(),
             producers: Vec::new(),
             problems,
+            notes: Vec::new(),
             lines: LineTable::default(),
             code: None,
             interrupted: 0,

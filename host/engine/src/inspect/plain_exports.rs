@@ -51,7 +51,7 @@ pub(crate) fn has_contract(resolve: &Resolve, exports: &Items) -> bool {
 
 impl PlainExports {
     /// Finds what a component exports that the host can call.
-    pub(crate) fn find(resolve: &Resolve, imports: &Items, exports: &Items, producers: &[String]) -> PlainExports {
+    pub(crate) fn find(resolve: &Resolve, imports: &Items, exports: &Items) -> PlainExports {
         let run = InterfaceName::parse(RUN);
         let found =
             exports.iter().find(|(key, _)| InterfaceName::parse(&resolve.name_world_key(key)).is_compatible_with(&run));
@@ -61,7 +61,7 @@ impl PlainExports {
         });
         let program = (function == Some(true)).then(|| Program { tells_status: tells_status(resolve, imports) });
         let taken = program.as_ref().map(|_| PROGRAM_TASK);
-        let TypedExports { functions, types, mut left_out } = TypedExports::find(resolve, exports, taken, producers);
+        let TypedExports { functions, types, mut left_out } = TypedExports::find(resolve, exports, taken);
         if function == Some(false) {
             left_out.insert(
                 0,

@@ -50,7 +50,9 @@ pub(super) fn prepare<'a>(guest: &'a Guest, language: Language, work: &Path) -> 
 /// What is fetched from PyPI to build it, with its hashes; nothing where npm fetches.
 pub(super) fn requirements(language: Language) -> &'static str {
     let files = project::files_of(language);
-    let pinned = files.iter().find(|(path, _)| *path == "requirements.txt");
+    // Of Python the other file has the plugin's own packages.
+    let name = if language == Language::Python { "build-requirements.txt" } else { "requirements.txt" };
+    let pinned = files.iter().find(|(path, _)| *path == name);
     pinned.map_or("", |(_, text)| text)
 }
 
