@@ -348,6 +348,8 @@ pub const EXTRA_CA_BYTES_MAX: u64 = 4 * MIB;
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(300);
 /// Time for which finished jobs are kept.
 pub const KEEP_FINISHED: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Interval at which all finished jobs are looked through for expired ones, and not only those that can have expired lately.
+pub const KEEP_WALK_EVERY: Duration = Duration::from_secs(3600);
 /// Maximum number of jobs that one transaction of the upkeep reclaims or deletes.
 pub const UPKEEP_BATCH: u32 = 500;
 /// Maximum number of delayed jobs that one claim makes ready.

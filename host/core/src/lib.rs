@@ -50,6 +50,7 @@ pub mod lease;
 pub mod kv;
 pub mod job;
 pub mod log_page;
+pub mod keep;
 pub mod lifecycle;
 pub mod change;
 pub mod failure;

@@ -9,7 +9,7 @@ use wharf_core::audit::{Act, ActId, ActKind};
 use wharf_core::author::Author;
 use wharf_core::hold::Hold;
 use wharf_core::ids::{JobId, NodeId};
-use wharf_core::job::{Batch, Entry, Job, JobStatus, Lineage, State, Stream};
+use wharf_core::job::{Batch, Entry, Job, JobStatus, Lineage, State, StateName, Stream};
 use wharf_core::key::{Key, Lane};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Refusal;
@@ -137,6 +137,21 @@ pub(crate) fn state_number(state: &State, now: Timestamp) -> i16 {
         State::Succeeded => SUCCEEDED,
         State::Failed => FAILED,
         State::Cancelled => CANCELLED,
+    }
+}
+
+/// Converts the column `state` of a job.
+///
+/// # Errors
+/// If the number is not that of a state.
+pub(crate) fn state_name(number: i16) -> Result<StateName, DamagedData> {
+    match number {
+        DELAYED | READY => Ok(StateName::Waiting),
+        RUNNING => Ok(StateName::Running),
+        SUCCEEDED => Ok(StateName::Succeeded),
+        FAILED => Ok(StateName::Failed),
+        CANCELLED => Ok(StateName::Cancelled),
+        other => Err(DamagedData::invalid("state of a job", &other.to_string())),
     }
 }
 

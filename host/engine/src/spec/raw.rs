@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
+use wharf_core::keep::Keep;
 use wharf_core::limits::OnConflict;
 use wharf_core::topic::Pattern;
 
@@ -94,6 +95,12 @@ pub struct RawTask {
     pub discard_on: Option<Vec<u8>>,
     /// The effect on the job of the error of a function's `result`.
     pub on_error: Option<RawOnError>,
+    /// Time for which jobs that succeeded are kept; only the operator sets this and the next two.
+    pub keep_succeeded: Option<HumanDuration>,
+    /// Time for which jobs that failed are kept.
+    pub keep_failed: Option<HumanDuration>,
+    /// Time for which cancelled jobs are kept.
+    pub keep_cancelled: Option<HumanDuration>,
 }
 
 /// The meaning of a program's standard output, as it is written.
@@ -187,6 +194,9 @@ impl RawTask {
             stream,
             discard_on,
             on_error,
+            keep_succeeded,
+            keep_failed,
+            keep_cancelled,
         } = self;
         let all = [
             ("payload-schema", payload_schema.is_some()),
@@ -201,6 +211,9 @@ impl RawTask {
             ("stream", stream.is_some()),
             ("discard-on", discard_on.is_some()),
             ("on-error", on_error.is_some()),
+            ("keep-succeeded", keep_succeeded.is_some()),
+            ("keep-failed", keep_failed.is_some()),
+            ("keep-cancelled", keep_cancelled.is_some()),
         ];
         all.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).collect()
     }
@@ -221,7 +234,22 @@ impl RawTask {
             stream: over.stream.or(self.stream),
             discard_on: over.discard_on.clone().or(self.discard_on),
             on_error: over.on_error.or(self.on_error),
+            keep_succeeded: over.keep_succeeded.or(self.keep_succeeded),
+            keep_failed: over.keep_failed.or(self.keep_failed),
+            keep_cancelled: over.keep_cancelled.or(self.keep_cancelled),
         }
+    }
+
+    /// Returns how long finished jobs of the task are kept; `of_all` holds where the task says nothing. Returns `None` if it says
+    /// nothing at all.
+    pub fn keep(&self, of_all: Keep) -> Option<Keep> {
+        let or = |own: Option<HumanDuration>, default| own.map_or(default, |length| length.0);
+        let keep = Keep {
+            succeeded: or(self.keep_succeeded, of_all.succeeded),
+            failed: or(self.keep_failed, of_all.failed),
+            cancelled: or(self.keep_cancelled, of_all.cancelled),
+        };
+        (keep != of_all).then_some(keep)
     }
 }
 

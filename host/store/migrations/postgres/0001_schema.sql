@@ -100,6 +100,7 @@ CREATE INDEX jobs_cancel_requested ON $schema.jobs (id) WHERE cancel_requested;
 CREATE INDEX jobs_unsuccessful ON $schema.jobs (unsuccessful, id) WHERE unsuccessful IS NOT NULL;
 CREATE INDEX jobs_fingerprint ON $schema.jobs (fingerprint, id) WHERE fingerprint IS NOT NULL;
 CREATE UNIQUE INDEX jobs_token ON $schema.jobs (token, task, key) WHERE token IS NOT NULL;
+CREATE INDEX jobs_parent ON $schema.jobs (parent) WHERE parent IS NOT NULL;
 CREATE INDEX jobs_batch ON $schema.jobs (batch) WHERE batch IS NOT NULL;
 
 -- The ready jobs of each line, many in a row: those of one priority that are due at one moment, in the order of their ids.

@@ -48,6 +48,7 @@ CREATE INDEX jobs_delayed ON jobs (due_at) WHERE state = 0;
 CREATE INDEX jobs_delayed_lane ON jobs (limit_group, key, task, due_at) WHERE state = 0;
 CREATE INDEX jobs_finished ON jobs (finished_at) WHERE state >= 3;
 CREATE INDEX jobs_unsuccessful ON jobs (state) WHERE state >= 4;
+CREATE INDEX jobs_parent ON jobs (parent) WHERE parent IS NOT NULL;
 CREATE INDEX jobs_batch ON jobs (batch) WHERE batch IS NOT NULL;
 CREATE UNIQUE INDEX jobs_token ON jobs (token, task, key) WHERE token IS NOT NULL;
 

@@ -25,6 +25,7 @@ mod backlog;
 mod operations;
 mod schedules;
 mod read;
+mod keeping;
 mod kv;
 mod nudge;
 mod messages;
