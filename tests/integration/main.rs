@@ -18,6 +18,7 @@ mod clock_jumps;
 mod cluster_broadcasts;
 mod cluster;
 mod dashboard;
+mod dashboard_access;
 mod dashboard_pictures;
 mod deployment;
 mod durable_broadcasts;

@@ -273,7 +273,10 @@ mod tests {
         assert_eq!(log.tasks.len(), 0);
         log.add_start(&words, 3700 * SECOND);
         log.add_start(&words, 3730 * SECOND);
-        assert_eq!([3731, 3762].map(|at| of(&mut log, at * SECOND).map(|of| (of.started, of.hour.ended))), [Some((2, 0)), Some((1, 0))]);
+        assert_eq!(
+            [3731, 3762].map(|at| of(&mut log, at * SECOND).map(|of| (of.started, of.hour.ended))),
+            [Some((2, 0)), Some((1, 0))]
+        );
         assert_eq!(of(&mut log, 3800 * SECOND), None, "it began more than a minute ago, and has not ended");
         log.add(&words, None, OutcomeKind::Cancelled, &usage(5), 900_000 * SECOND);
         assert_eq!(

@@ -326,7 +326,9 @@ impl Dispatch {
                 Action::Claim { free } => claim = Some(self.claim(free)),
                 Action::Renew(leases) => self.store_calls.push(self.renew(leases)),
                 Action::Mark(mark) => self.store_calls.push(self.set_node_mark(mark)),
-                Action::Start { leased, trusted_until } => self.start(*leased, now.instant_of(trusted_until), now.instant),
+                Action::Start { leased, trusted_until } => {
+                    self.start(*leased, now.instant_of(trusted_until), now.instant)
+                }
                 Action::Trust { attempt, until } => self.with(attempt, |h| h.trust_until(now.instant_of(until))),
                 Action::RequestCancel(attempt) => self.with(attempt, AttemptHandle::request_cancel),
                 Action::Stop { attempt, why, text } => self.with(attempt, |h| h.stop(why, text.to_owned())),

@@ -109,7 +109,8 @@ pub(crate) async fn limits(
     let mut groups: BTreeSet<&Group> = declared.keys().copied().collect();
     groups.extend(overrides.iter().map(|set| &set.group));
     groups.extend(running.keys().chain(backlog.groups.keys()));
-    let waiting = |of: &LaneBacklog| WaitingJobs { due: of.due, more, oldest_age: of.oldest_due.map(|at| now.since(at)) };
+    let waiting =
+        |of: &LaneBacklog| WaitingJobs { due: of.due, more, oldest_age: of.oldest_due.map(|at| now.since(at)) };
     let lanes = |group: &Group, of: &GroupBacklog| {
         let mut lanes: Vec<(&Option<Key>, &LaneBacklog)> = of.lanes.iter().collect();
         // The sort is stable: lanes that are as busy stay in the order of their keys.

@@ -23,7 +23,8 @@ use super::entry::Dashboard;
 use super::form::Form;
 use super::job_row::look;
 use super::layout::{Frame, Section, marks, page, page_in_parts, place, state};
-use super::page_path::Path;
+use super::listing::listing;
+use super::page_path::PagePath;
 use super::text::{brief, counted, first_line, line, lines, size};
 use super::visitor::Visitor;
 
@@ -48,28 +49,23 @@ fn topics(visitor: &Visitor, catalog: &Catalog) -> Markup {
             topics.entry(topic.to_string()).or_default().push(id.as_str());
         }
     }
-    html! {
-        section {
-            header { h2 { "Topics" } span class="dim" { "of the plugins of this host" } }
-            div class="scroll" tabindex="0" role="region" aria-label="Topics" {
-                table class="rows" {
-                    caption class="vh" { "Topics and their subscribers" }
-                    thead { tr { th scope="col" { "Topic" } th scope="col" class="grow" { "Subscribers" } } }
-                    tbody {
-                        @for (topic, plugins) in &topics {
-                            tr {
-                                td class="mono" { (line(topic)) }
-                                td class="grow" {
-                                    @for plugin in plugins {
-                                        a href=(visitor.link(&format!("plugins/{}", encode(plugin)))) { (line(plugin)) }
-                                        "  "
-                                    }
-                                }
-                            }
-                        }
+    let rows = html! {
+        @for (topic, plugins) in &topics {
+            tr {
+                td class="mono" { (line(topic)) }
+                td class="grow" {
+                    @for plugin in plugins {
+                        a href=(visitor.link(&format!("plugins/{}", encode(plugin)))) { (line(plugin)) }
+                        "  "
                     }
                 }
             }
+        }
+    };
+    html! {
+        section {
+            header { h2 { "Topics" } span class="dim" { "of the plugins of this host" } }
+            (listing("Topics and their subscribers", &[("", "Topic"), ("grow", "Subscribers")], &rows))
             @if topics.is_empty() { p class="empty" { "No plugin subscribes to a topic." } }
         }
     }
@@ -238,7 +234,7 @@ pub(super) async fn read(host: &Host, id: &str) -> Result<(Batch, impl Sized + u
 }
 
 /// Shows a durable broadcast.
-pub(super) async fn batch(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+pub(super) async fn batch(State(host): State<Host>, visitor: Visitor, PagePath(id): PagePath<String>) -> Answer {
     let (batch, _reading) = read(&host, &id).await?;
     let is_open = batch.jobs.iter().any(|entry| !entry.job.status.state.name().is_final());
     let live = if is_open { format!("live/broadcasts/{}", batch.id) } else { "live/health?depth=2".to_owned() };

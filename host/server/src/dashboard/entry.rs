@@ -77,7 +77,7 @@ impl FromRef<Dashboard> for Host {
     }
 }
 
-/// What a route needs: one of these; nothing if it needs no token.
+/// The needs of a route, of which a visitor must meet one; a route without any is open to all.
 pub(super) type Entrance = (Dashboard, &'static [Need]);
 
 /// Lets a request in, runs its route, and gives the answer its headers.
@@ -122,7 +122,7 @@ async fn logged(route: &str, request: Request, answer: impl AsyncFnOnce(Request)
     answer.instrument(span).await
 }
 
-/// What a page needs that every visitor with a token may see.
+/// The needs of a page that every visitor with a token may see.
 const ANY: &[Need] = &[Need::Read, Need::Enqueue, Need::Broadcast];
 
 /// Checks the way of a request and its token, and returns its visitor with the cookie that was sent. The error is the answer to whoever
@@ -245,7 +245,8 @@ fn is_bearer(headers: &HeaderMap) -> bool {
 /// Returns true if the visitor's browser is to keep the cookie from connections that are not encrypted: its own connection is encrypted,
 /// as a proxy says or as the origin of the form says; or it must be, since the public address is.
 pub(super) fn is_secure(guard: &Guard, headers: &HeaderMap) -> bool {
-    let is_forwarded = headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+    let is_forwarded =
+        headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
     is_forwarded
         || match origin.and_then(|origin| origin.split_once("://")) {

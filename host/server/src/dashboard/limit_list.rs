@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use wharf_core::job::Job as CoreJob;
 
-use crate::http::api::{Job, LaneUse, Limit, WaitingJobs};
+use crate::http::api::{Job, LaneUse, Limit, LimitNumbers, WaitingJobs};
 use crate::http::encode;
 
 use super::job_row::{headings, row as job_row};
@@ -29,7 +29,7 @@ pub(super) fn limits_section(visitor: &Visitor, groups: &[Limit], more: usize) -
         ("c-key", "From"),
     ];
     if visitor.may_operate() {
-        columns.push(("", "Set in all, per key"));
+        columns.push(("c-set", "Set in all, per key"));
     }
     let rows = html! {
         @for group in groups {
@@ -41,7 +41,7 @@ pub(super) fn limits_section(visitor: &Visitor, groups: &[Limit], more: usize) -
                     td class="num c-tries" { (number(key.per_key)) }
                     td class="c-key" { strong { "set" } }
                     @if visitor.may_operate() {
-                        td {
+                        td class="c-set" {
                             (act(visitor, "limits", "small", html! { "Clear" }, &[("group", &group.group), ("key", &key.key), ("clear", "yes")]))
                         }
                     }
@@ -97,7 +97,7 @@ fn running(running: u64, limit: Option<u32>) -> Markup {
 }
 
 fn group_row(visitor: &Visitor, group: &Limit) -> Markup {
-    let set = |of: fn(&crate::http::api::LimitNumbers) -> Option<u32>| group.set.as_ref().and_then(of);
+    let set = |of: fn(&LimitNumbers) -> Option<u32>| group.set.as_ref().and_then(of);
     html! {
         tr id=(group.group) {
             td class="grow" {
@@ -112,11 +112,11 @@ fn group_row(visitor: &Visitor, group: &Limit) -> Markup {
             td class="num c-tries" { (number(group.per_key)) }
             td class="c-key" { @if group.set.is_some() { strong { "set" } } @else { "declared" } }
             @if visitor.may_operate() {
-                td { form class="inline" method="post" action=(visitor.link("limits")) {
+                td class="c-set" { form class="inline" method="post" action=(visitor.link("limits")) {
                     (marks(visitor))
                     input type="hidden" name="group" value=(group.group);
-                    input type="number" name="total" min="0" max="1000000" value=[set(|set| set.total)] placeholder="as declared" aria-label={ "In all, of " (group.group) };
-                    input type="number" name="per_key" min="0" max="1000000" value=[set(|set| set.per_key)] placeholder="as declared" aria-label={ "Per key, of " (group.group) };
+                    input type="number" name="total" min="0" max="1000000" value=[set(|set| set.total)] placeholder=(number(group.declared.total)) aria-label={ "In all, of " (group.group) };
+                    input type="number" name="per_key" min="0" max="1000000" value=[set(|set| set.per_key)] placeholder=(number(group.declared.per_key)) aria-label={ "Per key, of " (group.group) };
                     button class="small" { "Set" }
                     @if group.set.is_some() { button class="small" name="clear" value="yes" { "Clear" } }
                 } }
@@ -156,9 +156,10 @@ pub(super) fn running_of(group: &Limit) -> String {
 /// Returns the content of the page of one group; `holders` are its running jobs, as far as they are shown.
 pub(super) fn group_content(visitor: &Visitor, group: &Limit, holders: &[CoreJob]) -> Markup {
     let rows = html! { @for lane in &group.lanes { (lane_row(visitor, group, lane)) } };
-    let columns = [("grow", "Key"), ("num", "Running"), ("num", "May run"), ("num", "Waiting"), ("num c-waited", "Oldest")];
+    let columns =
+        [("grow", "Key"), ("num", "Running"), ("num", "May run"), ("num", "Waiting"), ("num c-waited", "Oldest")];
     html! {
-        div class="head" { h1 { (line(&group.group)) } span class="dim" { "limit group" } }
+        div class="head" { h1 { (line(&group.group)) } span class="dim" { "limit group" } a href=(visitor.link("limits")) { "all limits" } }
         dl class="numbers" {
             div { dt { "Running" } dd { (running(group.running, group.total)) } }
             div { dt { "In all" } dd { (number(group.total)) } }
@@ -193,6 +194,35 @@ pub(super) fn group_content(visitor: &Visitor, group: &Limit, holders: &[CoreJob
                         (headings(false))
                         tbody { @for job in holders { (job_row(visitor, &Job::in_list(job), false)) } }
                     }
+                }
+            }
+        }
+        @if visitor.may_operate() { (set_form(visitor, group)) }
+    }
+}
+
+fn set_form(visitor: &Visitor, group: &Limit) -> Markup {
+    let set = group.set.unwrap_or_default();
+    let field = |name: &str, label: &str, set: Option<u32>, declared: Option<u32>| {
+        html! {
+            label class="field" {
+                span { (label) }
+                input type="number" name=(name) min="0" max="1000000" value=[set] placeholder=(number(declared));
+            }
+        }
+    };
+    html! {
+        section id="set" {
+            header { h2 { "Set the limit" } span class="dim" { "an empty field means the number that is declared; 0 pauses" } }
+            form class="fields" method="post" action=(visitor.link("limits")) {
+                (marks(visitor))
+                input type="hidden" name="group" value=(group.group);
+                input type="hidden" name="on" value="group";
+                div class="row" {
+                    (field("total", "In all", set.total, group.declared.total))
+                    (field("per_key", "Per key", set.per_key, group.declared.per_key))
+                    button class="primary" { "Set" }
+                    @if group.set.is_some() { button name="clear" value="yes" { "Clear" } }
                 }
             }
         }

@@ -128,8 +128,10 @@ async fn enqueue_one(
 /// Returns the problem of a job that was discarded, as these hold the slots of its lane.
 pub(crate) fn discarded(holders: &[JobId]) -> Problem {
     let ids: Vec<String> = holders.iter().map(ToString::to_string).collect();
-    let detail =
-        format!("the job's lane is full, and its task discards new jobs then; the slots are held by {}", ids.join(", "));
+    let detail = format!(
+        "the job's lane is full, and its task discards new jobs then; the slots are held by {}",
+        ids.join(", ")
+    );
     Problem::new(Kind::LANE_FULL, detail).with("holders", ids)
 }
 

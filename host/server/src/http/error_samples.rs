@@ -8,7 +8,7 @@ use serde_json::Value;
 use wharf_core::time::Timestamp;
 
 use super::api::{
-    BroadcastQuery, BroadcastRequest, EnqueueQuery, FailuresQuery, HoldRequest, AfterQuery, JobRequest, LimitNumbers,
+    AfterQuery, BroadcastQuery, BroadcastRequest, EnqueueQuery, FailuresQuery, HoldRequest, JobRequest, LimitNumbers,
     LimitQuery, ListQuery, ReleaseQuery,
 };
 use super::body::{self, media_type, no_idempotency_key};

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use wharf_core::time::Timestamp;
 
 use super::api::{
-    BroadcastQuery, BroadcastRequest, EnqueueQuery, HoldRequest, AfterQuery, JobRequest, LimitNumbers, LimitQuery,
+    AfterQuery, BroadcastQuery, BroadcastRequest, EnqueueQuery, HoldRequest, JobRequest, LimitNumbers, LimitQuery,
     ListQuery, ReleaseQuery,
 };
 use super::filter;

@@ -126,7 +126,15 @@ mod tests {
 
     #[test]
     fn texts_of_another_format_count_as_not_announced() {
-        for strange in ["", "2 0 0", "1 0", "1 0 0\nx", "1 0 0\nk %zz 1 1", "1 0 0\nt p/t 1 1 1 1 1 1 1 1 - -", "1 0 0\nt p/t 1 1 1 1 1 1 1 1 1 9 -"] {
+        for strange in [
+            "",
+            "2 0 0",
+            "1 0",
+            "1 0 0\nx",
+            "1 0 0\nk %zz 1 1",
+            "1 0 0\nt p/t 1 1 1 1 1 1 1 1 - -",
+            "1 0 0\nt p/t 1 1 1 1 1 1 1 1 1 9 -",
+        ] {
             assert_eq!(read(strange), None, "{strange:?}");
         }
     }

@@ -32,7 +32,8 @@ pub(super) fn backlog(
     let snapshot = conn.unchecked_transaction()?;
     let ahead = ahead_of_rows(&snapshot, claims)?;
     let view = wait_view(&snapshot, &ahead, declared, now)?;
-    let mut counts = Counts { conn: &snapshot, names: InternedNames::default(), backlog: Backlog::of_running(&view), view };
+    let mut counts =
+        Counts { conn: &snapshot, names: InternedNames::default(), backlog: Backlog::of_running(&view), view };
     for (task, jobs) in waiting {
         let task = counts.task(task)?;
         counts.backlog.task(&task).waiting = jobs;

@@ -47,7 +47,10 @@ fn waiting_jobs_are_counted_by_task_and_by_why_they_wait() {
         assert_eq!(of(MAKE).oldest_due, after(1));
         let lane = |name: &str, key: &str| backlog.groups[&Group::from(&task(name))].lanes[&Some(key.parse().unwrap())];
         let busy = LaneBacklog { running: 1, due: 2, oldest_due: after(1) };
-        assert_eq!([lane(MAKE, "a"), lane(MAKE, "b")], [busy, LaneBacklog { running: 0, due: 1, oldest_due: after(1) }]);
+        assert_eq!(
+            [lane(MAKE, "a"), lane(MAKE, "b")],
+            [busy, LaneBacklog { running: 0, due: 1, oldest_due: after(1) }]
+        );
         assert_eq!(backlog.groups[&Group::from(&task(MAKE))].all, LaneBacklog { due: 3, ..busy });
     });
 }

@@ -7,11 +7,11 @@ use super::operation::Operation;
 use super::schedules;
 use super::schemas::Schemas;
 use crate::http::api::{
-    ActPage, AttemptList, AuditQuery, Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest,
-    BroadcastStarted, BulkOperation, Config, EnqueueQuery, Enqueued, Failure, FailurePage, FailuresQuery, Health, Hold,
-    HoldPage, HoldRequest, AfterQuery, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, LimitQuery,
-    ListQuery, LiveBroadcast, LogEntry, Node, OperationPage, OperationPreview, OperationRequest, OperationsQuery,
-    PluginFile, Readiness, ReleaseQuery, Reply, RetryQuery, Summary, SummaryQuery,
+    ActPage, AfterQuery, AttemptList, AuditQuery, Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery,
+    BroadcastRequest, BroadcastStarted, BulkOperation, Config, EnqueueQuery, Enqueued, Failure, FailurePage,
+    FailuresQuery, Health, Hold, HoldPage, HoldRequest, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers,
+    LimitQuery, ListQuery, LiveBroadcast, LogEntry, Node, OperationPage, OperationPreview, OperationRequest,
+    OperationsQuery, PluginFile, Readiness, ReleaseQuery, Reply, RetryQuery, Summary, SummaryQuery,
 };
 use crate::http::bytes::MEDIA_TYPES;
 use crate::http::problem::Kind;
@@ -319,19 +319,21 @@ fn limits(schemas: &mut Schemas) -> Vec<Operation> {
 
 fn holds(schemas: &mut Schemas) -> Vec<Operation> {
     let request = schemas.request::<HoldRequest>("HoldRequest", "What to hold, until when, and why.");
-    let hold = schemas.response::<Hold>();
+    let (hold, page) = (schemas.response::<Hold>(), schemas.response::<HoldPage>());
+    let set = json!({ "anyOf": [hold, page.clone()] });
     vec![
         Operation::new("holds", "listHolds", "get", "/v1/holds", "Lists the holds in force")
             .query(schemas.query::<AfterQuery>())
-            .response(200, "One page, and the address of the next page.", json_of(schemas.response::<HoldPage>()))
+            .response(200, "One page, and the address of the next page.", json_of(page))
             .uses_store(),
         Operation::new("holds", "setHold", "post", "/v1/holds", "Holds all jobs, or those of a plugin, a task, a group or a key")
             .description(
                 "Held jobs are enqueued and wait, on all hosts that share the store, until the hold ends or is released; \
-                 attempts that run go on. Live broadcasts skip held plugins. A hold replaces an earlier one on the same.",
+                 attempts that run go on. Live broadcasts skip held plugins. A hold replaces an earlier one on the same. \
+                 With `keys`, each key has a hold of its own, and the answer is a page that has all of them.",
             )
             .body(true, "The hold.", json_of(request))
-            .response(200, "The hold.", json_of(hold))
+            .response(200, "The hold, or the holds of many keys.", json_of(set))
             .problems(&[Kind::TOO_MANY_HOLDS])
             .uses_store(),
         Operation::new("holds", "releaseHold", "delete", "/v1/holds", "Releases a hold")

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::operation::Operation;
 use super::schemas::Schemas;
-use crate::http::api::{PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, AfterQuery};
+use crate::http::api::{AfterQuery, PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun};
 use crate::http::problem::Kind;
 
 /// Returns the operations, and adds the schemas that they use.
