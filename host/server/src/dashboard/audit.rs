@@ -19,12 +19,12 @@ use super::visitor::Visitor;
 
 /// The columns of the list.
 const COLUMNS: [Column; 6] =
-    [("", "At, UTC"), ("", "Act"), ("grow", "On"), ("num c-waited", "Times"), ("", "By"), ("c-ran", "From")];
+    [("", "At, UTC"), ("", "Act"), ("grow", "On"), ("num c-waited", "Times"), ("c-key", "By"), ("c-ran", "From")];
 
 fn row(act: &Act) -> Markup {
     html! {
         tr {
-            td class="mono" { (full(act.at)) }
+            td class="mono when" { (full(act.at)) }
             td { (act.act.to_string()) }
             td class="grow" title=(line(&act.detail)) {
                 (line(&act.target))
@@ -32,7 +32,7 @@ fn row(act: &Act) -> Markup {
                 span class="under" { (line(&act.detail)) }
             }
             td class="num c-waited" { (count(act.count)) }
-            td { (act.author.as_deref().map(line).unwrap_or("no token".into())) }
+            td class="c-key" { (act.author.as_deref().map(line).unwrap_or("no token".into())) }
             td class="c-ran mono" { (act.address.as_deref().map(line).unwrap_or_default()) }
         }
     }

@@ -6,14 +6,15 @@ use wharf_core::job::Job as CoreJob;
 use crate::http::api::{Job, LaneUse, Limit, LimitNumbers, WaitingJobs};
 use crate::http::encode;
 
-use super::job_row::{headings, row as job_row};
 use super::layout::{act, marks};
-use super::listing::{bare_listing, listing};
-use super::text::{brief, count, line};
+use super::listing::{Column, bare_listing, listing};
+use super::text::{ago, brief, count, line};
 use super::visitor::Visitor;
 
 /// The number of keys with limits of their own that the page shows of each group.
 const KEYS: usize = 50;
+/// The columns of the jobs that hold the slots of a group.
+const HOLDER_COLUMNS: [Column; 3] = [("", "Job"), ("grow", "Key"), ("num", "Began")];
 /// The number of holders that the page of one group shows.
 pub(super) const HOLDERS: u32 = 50;
 
@@ -156,6 +157,7 @@ pub(super) fn running_of(group: &Limit) -> String {
 /// Returns the content of the page of one group; `holders` are its running jobs, as far as they are shown.
 pub(super) fn group_content(visitor: &Visitor, group: &Limit, holders: &[CoreJob]) -> Markup {
     let rows = html! { @for lane in &group.lanes { (lane_row(visitor, group, lane)) } };
+    let holder_rows = html! { @for job in holders { (holder_row(visitor, &Job::in_list(job))) } };
     let columns =
         [("grow", "Key"), ("num", "Running"), ("num", "May run"), ("num", "Waiting"), ("num c-waited", "Oldest")];
     html! {
@@ -167,8 +169,8 @@ pub(super) fn group_content(visitor: &Visitor, group: &Limit, holders: &[CoreJob
             div { dt { "Waiting" } dd { (waiting(group.waiting)) } }
             div { dt { "Oldest" } dd { (oldest(group.waiting)) } }
         }
-        @if !group.tasks.is_empty() {
-            p class="note chips" {
+        @if group.tasks.iter().any(|task| *task != group.group) {
+            p class="chips" {
                 @for task in &group.tasks {
                     a class="chip" href=(visitor.link(&format!("jobs?where=task:{}", encode(task)))) { (line(task)) } " "
                 }
@@ -189,15 +191,21 @@ pub(super) fn group_content(visitor: &Visitor, group: &Limit, holders: &[CoreJob
                 }
                 @if holders.is_empty() { p class="note" { "Nobody: no job of the group runs." } }
                 @else {
-                    table class="rows small" {
-                        caption class="vh" { "Running jobs of the group" }
-                        (headings(false))
-                        tbody { @for job in holders { (job_row(visitor, &Job::in_list(job), false)) } }
-                    }
+                    (bare_listing("Running jobs of the group", &HOLDER_COLUMNS, &holder_rows))
                 }
             }
         }
         @if visitor.may_operate() { (set_form(visitor, group)) }
+    }
+}
+
+fn holder_row(visitor: &Visitor, job: &Job) -> Markup {
+    html! {
+        tr {
+            td { a class="mono" href=(visitor.link(&format!("jobs/{}", job.id))) { (job.id) } }
+            td class="grow" { (job.key.as_deref().map(line).unwrap_or("–".into())) }
+            td class="num" { @match job.started_at { Some(at) => (ago(at, visitor.now)), None => "–" } }
+        }
     }
 }
 

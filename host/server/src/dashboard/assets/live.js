@@ -147,10 +147,12 @@ addEventListener("pagehide", close);
 addEventListener("pageshow", open);
 open();
 
-// Where the navigation is a bar that scrolls, it begins at the page that is open.
+// Where the navigation is a bar that scrolls, it shows the page that is open.
 const side = document.querySelector(".side");
 const here = side?.querySelector("[aria-current]");
-if (here) side.scrollLeft = here.offsetLeft - (side.clientWidth - here.offsetWidth) / 2;
+if (here && here.offsetLeft + here.offsetWidth > side.clientWidth) {
+  side.scrollLeft = here.offsetLeft - (side.clientWidth - here.offsetWidth) / 2;
+}
 
 // Times grow old where nothing else changes.
 function length(seconds) {
