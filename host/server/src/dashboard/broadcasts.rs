@@ -11,11 +11,10 @@ use wharf_core::rollcall::{Answer as ReplyAnswer, Mode, Reply};
 use wharf_core::topic::Topic;
 use wharf_runner::{Batch, Broadcast, Catalog, Durable, Host};
 
-use crate::config;
 use crate::http::api::Job;
 use crate::http::problem::Problem;
 use crate::http::scope::forbidden;
-use crate::http::{broadcasts, encode, memory};
+use crate::http::{broadcasts, encode, length, memory};
 
 use super::answer::{Answer, lead_to};
 use super::content;
@@ -122,8 +121,7 @@ pub(super) async fn send(State(dashboard): State<Dashboard>, visitor: Visitor, g
         }
         return Ok(page(&visitor, &Frame::still("Sent", Section::Broadcasts), &sent(&visitor, &durable)));
     }
-    let timeout = given.get("timeout").map(config::duration).transpose();
-    let timeout = timeout.map_err(|error| Problem::bad_request(format!("`timeout`: {error}")))?;
+    let timeout = given.get("timeout").map(|text| length::duration("timeout", text)).transpose()?;
     let timeout = timeout.unwrap_or(bounds::BROADCAST_TIMEOUT_DEFAULT);
     let started = Instant::now();
     let call = Broadcast { topic: topic.to_string(), payload: payload.into(), timeout, mode: Mode::All };

@@ -238,13 +238,16 @@ fn set_form(visitor: &Visitor, group: &Limit) -> Markup {
 }
 
 fn lane_row(visitor: &Visitor, group: &Limit, lane: &LaneUse) -> Markup {
-    let tasks = group.tasks.join(",");
+    let tasks = match &group.tasks[..] {
+        [] => String::new(),
+        tasks => format!("&task={}", encode(&tasks.join(","))),
+    };
     html! {
         tr {
             td class="grow" {
                 @match &lane.key {
                     Some(key) => {
-                        a class="job" href=(visitor.link(&format!("jobs?state=running,waiting&task={}&key={}", encode(&tasks), encode(key)))) {
+                        a class="job" href=(visitor.link(&format!("jobs?state=running,waiting{tasks}&key={}", encode(key)))) {
                             (line(key))
                         }
                     },

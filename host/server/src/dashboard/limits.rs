@@ -49,10 +49,13 @@ pub(super) async fn group(State(host): State<Host>, visitor: Visitor, uri: Uri) 
     let unknown =
         || Problem::new(Kind::GROUP_UNKNOWN, format!("unknown limit group `{wanted}`, or no job of it runs or waits"));
     let found = Limit::from(groups.iter().find(|limit| limit.group == wanted).ok_or_else(unknown)?);
-    let query = filter::parse("where", &running_of(&found), host.now())?;
     let holders = match found.tasks.is_empty() {
+        // Only an override is left of it.
         true => Vec::new(),
-        false => host.find(query.into(), JobOrder::Newest, None, HOLDERS).await?.jobs,
+        false => {
+            let query = filter::parse("where", &running_of(&found), host.now())?;
+            host.find(query.into(), JobOrder::Newest, None, HOLDERS).await?.jobs
+        }
     };
     let main = group_content(&visitor, &found, &holders);
     let title = format!("Limits of {wanted}");
