@@ -19,6 +19,7 @@ mod clock_jumps;
 mod cluster_broadcasts;
 mod cluster;
 mod dashboard;
+mod dashboard_access;
 mod dashboard_pictures;
 mod dependencies;
 mod deployment;

@@ -377,39 +377,3 @@ fn a_token_needs_to_operate_and_to_enqueue_the_task_of_a_schedule() {
     with("operator-operator-2").post("/v1/schedules/tick/run", &Value::Null).ok();
     assert_eq!(show(&with("operator-operator-1"), "tick")["author"], "both");
 }
-
-#[test]
-#[ignore = "it measures and prints, and checks no time: run it alone, optimised"]
-fn measure_how_late_ten_thousand_schedules_fire() {
-    let host = Setup::default().plugin("villain").start();
-    let client = host.client();
-    let minute = every_second(&json!({ "cron": "* * * * *", "every": null }));
-    for number in 0..10_000 {
-        put(client, &format!("s{number}"), &minute);
-    }
-    let started = jiff::Timestamp::now();
-    let whole = jiff::Timestamp::from_second((started.as_second() / 60 + 1) * 60).expect("a moment");
-    eventually_long("all have fired", || {
-        let jobs = host.metric("wharf_schedule_ticks_total{outcome=\"fired\"}").unwrap_or_default();
-        (jobs >= 20_000.0).then_some(())
-    });
-    let mut latest = 0.0_f64;
-    let mut path = "/v1/jobs?limit=1000".to_owned();
-    loop {
-        let page = client.get(&path).ok();
-        for job in page["jobs"].as_array().expect("jobs") {
-            let Some(token) = job["token"].as_str() else { continue };
-            let tick: jiff::Timestamp = token.rsplit('@').next().and_then(|tick| tick.parse().ok()).expect("a tick");
-            let enqueued: jiff::Timestamp =
-                job["enqueued_at"].as_str().and_then(|at| at.parse().ok()).expect("a moment");
-            if tick >= whole {
-                latest = latest.max((enqueued - tick).total(jiff::Unit::Second).expect("seconds"));
-            }
-        }
-        match page["next"].as_str() {
-            Some(next) => path = format!("/v1/jobs{next}"),
-            None => break,
-        }
-    }
-    eprintln!("the last of 10,000 schedules fired {latest:.3} s after its tick");
-}

@@ -75,6 +75,8 @@ pub const GENERATION_PAUSE: Duration = Duration::from_secs(1);
 // Holds.
 /// Maximum number of holds.
 pub const HOLDS_MAX: u32 = 100_000;
+/// Maximum number of keys that one request holds.
+pub const HOLD_KEYS_MAX: usize = 1000;
 /// Maximum length in bytes of the reason of a hold.
 pub const HOLD_REASON_BYTES_MAX: usize = 500;
 

@@ -41,6 +41,7 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("generations-max", hard::GENERATIONS_MAX.to_string()),
         ("generation-pause", duration(hard::GENERATION_PAUSE)),
         ("holds-max", hard::HOLDS_MAX.to_string()),
+        ("hold-keys-max", hard::HOLD_KEYS_MAX.to_string()),
         ("hold-reason-bytes-max", bytes(hard::HOLD_REASON_BYTES_MAX as u64)),
         ("active-tasks-max", hard::ACTIVE_TASKS_MAX.to_string()),
         ("top-keys-max", hard::TOP_KEYS_MAX.to_string()),
