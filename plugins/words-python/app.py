@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import late_imports  # noqa: F401
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.imports import attempt

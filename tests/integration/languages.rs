@@ -14,7 +14,7 @@ use crate::harness::{Host, Setup, component, eventually, wharf};
 fn place_of_the_panic(language: Language) -> &'static str {
     match language {
         Language::Rust => "asked to panic",
-        Language::JavaScript => "at fail (/words.js:",
+        Language::JavaScript => "at fail (/build/words.js:",
         Language::TypeScript => "at fail (/build/words.js:",
         Language::JavaScriptWeb => "fail@words.js:",
         Language::Python => "RuntimeError: asked to panic",
@@ -200,13 +200,18 @@ fn every_plugin_has_its_test() {
         pub(super) use crate::kv as changes;
         pub(super) use crate::kv as villain_kv;
         pub(super) use crate::ordinary as functions;
+        pub(super) use crate::ordinary as functions_js;
+        pub(super) use crate::ordinary as functions_python;
         pub(super) use crate::ordinary as program;
+        pub(super) use crate::ordinary as program_c;
+        pub(super) use crate::ordinary as program_go;
         pub(super) use crate::outside as outside_go;
         pub(super) use crate::outside as outside_js;
         pub(super) use crate::outside as outside_python;
         pub(super) use crate::photo as thumbnail;
         pub(super) use crate::retries as villain;
-        // These belong to the engine's own tests, in host/engine/tests/sandbox.
+        // These belong to the engine's own tests and benches, in host/engine.
+        pub(super) mod functions_contract {}
         pub(super) mod villain_http {}
         pub(super) mod villain_memories {}
         pub(super) mod villain_async {}
@@ -230,15 +235,12 @@ fn wharf_said(args: &[&str], dir: &Path) -> String {
     said
 }
 
-/// What a new user does: new, the command that it prints, check, drop, call, enqueue. Returns the folder above the project.
-fn from_nothing_to_a_job(language: Language) -> TempDir {
-    component(language.example());
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let printed = wharf_said(&["new", "shout", "--language", language.name()], dir.path());
-    let line = printed.lines().find_map(|line| line.strip_prefix("    ")).expect("it prints a command");
+/// Runs a command line with the tools of a language, and with `wharf`. Returns what it said.
+#[track_caller]
+pub(crate) fn run_as_its_author(language: Language, line: &str, dir: &Path) -> String {
     let wharf_dir = Path::new(env!("CARGO_BIN_EXE_wharf")).parent().expect("a folder");
     let mut shell = Command::new("sh");
-    shell.args(["-c", line]).current_dir(dir.path());
+    shell.args(["-c", line]).current_dir(dir);
     for (name, value) in plugins::environment(language).expect("its tools") {
         shell.env(name, value);
     }
@@ -249,6 +251,16 @@ fn from_nothing_to_a_job(language: Language) -> TempDir {
     let built = shell.output().expect("a shell");
     let said = String::from_utf8_lossy(&[built.stdout, built.stderr].concat()).into_owned();
     assert!(built.status.success(), "{language}: `{line}`:\n{said}");
+    said
+}
+
+/// What a new user does: new, the command that it prints, check, drop, call, enqueue. Returns the folder above the project.
+fn from_nothing_to_a_job(language: Language) -> TempDir {
+    component(language.example());
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let printed = wharf_said(&["new", "shout", "--language", language.name()], dir.path());
+    let line = printed.lines().find_map(|line| line.strip_prefix("    ")).expect("it prints a command");
+    run_as_its_author(language, line, dir.path());
 
     let checked = check("shout/shout.wasm", dir.path());
     assert!(checked.contains("would be loaded as `shout`") && checked.contains("task shout/count"), "{checked}");

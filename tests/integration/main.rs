@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod artefacts;
 mod as_given;
 mod attempts;
 mod bad_input;
@@ -19,6 +20,7 @@ mod cluster_broadcasts;
 mod cluster;
 mod dashboard;
 mod dashboard_pictures;
+mod dependencies;
 mod deployment;
 mod documents;
 mod draining;

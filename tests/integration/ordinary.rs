@@ -37,6 +37,46 @@ fn a_program_that_is_copied_into_the_folder_runs_as_a_task() {
     assert_eq!(host.result(&id), json!("LATER"));
 }
 
+/// Core modules of two compilers, as they come from these: nothing is packed.
+#[test]
+fn a_program_of_preview_1_runs_as_it_is() {
+    let mut host = Setup::default()
+        .settings("[plugins.program-go.tasks.run]\nargs = [\"--status\", \"75\"]\nretry = { backoff = \"1s..1s\" }")
+        .start();
+    for name in ["program-c", "program-go"] {
+        std::fs::copy(component(name), host.plugin_file(name)).expect("it is copied");
+        eventually("it is loaded", || {
+            host.client().get(&format!("/v1/plugins/{name}")).json()["loaded"].is_object().then_some(())
+        });
+    }
+    let result = said(&host, &["job", "enqueue", "program-c/run", "--input", "\"to be\"", "--wait"]);
+    assert!(result.contains("\"TO BE\""), "{result}");
+    let id = host.enqueue("program-go/run", json!("to be"));
+    eventually("its first attempt ended", || host.job(&id).to_string().contains("exit status 75").then_some(()));
+    let later = host.enqueue_with(json!({ "task": "program-c/run", "payload": "later", "delay": "1s" }));
+    host.kill();
+    again(&mut host);
+    assert_eq!(host.finished(&later)["state"], "succeeded");
+    assert_eq!(host.result(&later), json!("LATER"));
+    eventually("it is tried again after the crash", || (host.job(&id)["failures"].as_u64() >= Some(2)).then_some(()));
+}
+
+/// In each language by its ordinary command, without a mention of Wharf.
+#[test]
+fn functions_of_other_languages_run_as_tasks() {
+    let host = Setup::default().plugin("functions-js").plugin("functions-python").start();
+    for name in ["functions-js", "functions-python"] {
+        let job = host.run(&format!("{name}/count"), json!({ "text": "to be\nor not" }));
+        assert_eq!(job["state"], "succeeded", "{job}");
+        let counted = json!({ "lines": 2, "words": 4, "characters": 12 });
+        assert_eq!(host.result(job["id"].as_str().expect("an id")), counted, "{name}");
+        let id = host.enqueue(&format!("{name}/count"), json!({ "text": "" }));
+        eventually("its error is its failure", || {
+            host.job(&id).to_string().contains("the text is empty").then_some(())
+        });
+    }
+}
+
 #[test]
 fn a_function_that_is_copied_into_the_folder_runs_as_a_task() {
     let mut host = Setup::default().plugin("functions").start();

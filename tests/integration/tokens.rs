@@ -160,6 +160,31 @@ fn a_token_with_a_key_sees_the_attempts_of_its_own_jobs_only() {
     is_problem(&token.client(&host).get(&other), 404, "job-unknown");
 }
 
+/// A function's members are taken with `_` as well, unless one of them is the key: another spelling must not hide a key.
+#[test]
+fn a_token_with_a_key_calls_functions_for_that_key_only() {
+    let token = Token::new();
+    let table = token.table("acme", &["enqueue:*"], Some("x"));
+    let key = "[plugins.functions.tasks.move]\nkey = \"/row/seen-at/1\"\n";
+    let host = Setup::default().plugin("functions").token(ADMIN).settings(key).settings(&table).start();
+    let moved = |member: &str, key: &str| {
+        let row = json!({ "id": 1, "name": "a", "level": "low", "marks": [], member: [1, key] });
+        json!({ "task": "functions/move", "payload": { "row": row, "by": 1 } })
+    };
+    let client = token.client(&host);
+    let id = client.post("/v1/jobs", &moved("seen-at", "x")).ok()["id"].as_str().expect("an id").to_owned();
+    assert_eq!(host.finished(&id)["key"], "x");
+    assert_eq!(client.post("/v1/jobs", &moved("seen-at", "y")).status, 403);
+    for key in ["x", "y"] {
+        let hidden = client.post("/v1/jobs", &moved("seen_at", key));
+        assert_eq!(hidden.status, 422, "{hidden:?}");
+    }
+    // Without a key in the payload it is the token's own.
+    let without = json!({ "task": "functions/add", "payload": { "a": 1, "b": 2 } });
+    let id = client.post("/v1/jobs", &without).ok()["id"].as_str().expect("an id").to_owned();
+    assert_eq!(host.finished(&id)["key"], "x");
+}
+
 #[test]
 fn a_token_with_a_key_finds_and_makes_jobs_of_that_key_only() {
     let token = Token::new();

@@ -1,5 +1,6 @@
 //! Measures what each language's `words` costs a host: its size, compiling it, and one attempt in a fresh sandbox, one
-//! after the other, as a multiple of Rust's in the same run.
+//! after the other, as a multiple of Rust's in the same run. Below those stand functions and programs that know nothing of the
+//! contract.
 //!
 //! `cargo bench --workspace --bench languages`, or some of them: `… --bench languages -- words words-python`
 
@@ -19,7 +20,22 @@ use wharf_engine::{
 };
 
 /// The first plugin is the one that the others are compared with.
-const PLUGINS: [&str; 7] = ["words", "words-c", "words-js", "words-ts", "words-go", "words-web", "words-python"];
+const PLUGINS: [&str; 12] = [
+    "words",
+    "words-c",
+    "words-js",
+    "words-ts",
+    "words-go",
+    "words-web",
+    "words-python",
+    "functions-js",
+    "functions-python",
+    "program",
+    "program-c",
+    "program-go",
+];
+/// The tasks that take the payload, in this order of preference: those that count words, and the one of a program.
+const TASKS: [&str; 2] = ["count", "run"];
 const ROUNDS: usize = 9;
 /// Attempts of each plugin in each round: they are neighbours in time, so a busy machine is busy for all.
 const ATTEMPTS: usize = 100;
@@ -43,14 +59,16 @@ impl HostCalls for Deaf {
 }
 
 async fn attempt(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &SharedBytes) -> AttemptEnd {
+    let tasks = &plugin.manifest.tasks;
+    let task = TASKS.into_iter().find(|task| tasks.contains_key(*task)).expect("it has one of them");
     let input = CallInput::Job {
         id: "0000000000001".to_owned(),
-        task: "count".to_owned(),
+        task: task.to_owned(),
         key: None,
         payload: payload.clone(),
         attempt: 1,
     };
-    let call = Call { input, limits: AttemptLimits::of(&plugin.manifest.tasks["count"]) };
+    let call = Call { input, limits: AttemptLimits::of(&tasks[task]) };
     let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), AttemptHandle::new()).await;
     assert!(matches!(ended.outcome, Outcome::Returned(_)), "{:?}", ended.outcome);
     ended
@@ -119,13 +137,13 @@ fn main() {
         }
         let walls: Vec<Duration> = walls.into_iter().map(median).collect();
         println!(
-            "{:<14}{:>11}{:>12}{:>12}{:>12}{:>9}{:>13}",
+            "{:<17}{:>11}{:>12}{:>12}{:>12}{:>9}{:>13}",
             "plugin", "size KiB", "compile ms", "cached ms", "attempt µs", "ratio", "memory KiB"
         );
         for (place, name) in plugins.iter().enumerate() {
             let (_, compiling, cached) = &loaded[place];
             println!(
-                "{name:<14}{:>11}{:>12.0}{:>12.1}{:>12.0}{:>8.1}x{:>13}",
+                "{name:<17}{:>11}{:>12.0}{:>12.1}{:>12.0}{:>8.1}x{:>13}",
                 components[place].len() / 1024,
                 compiling.as_secs_f64() * 1e3,
                 cached.as_secs_f64() * 1e3,

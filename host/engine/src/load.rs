@@ -6,10 +6,10 @@ use wharf_core::budget::MemoryUse;
 use wharf_core::ids::PluginId;
 
 use crate::attempt::describe::describe;
-use crate::compile::cache::{self, CachedCode};
+use crate::compile::cache::{self, CachedCode, Code};
 use crate::compile::child_process::{self, ChildFiles, CompileFailure};
 use crate::compile::exports_check;
-use crate::compile::linked::{Exports, Linked};
+use crate::compile::linked::Linked;
 use crate::engine::{Engine, EngineVariant, POOL_RETRIES_MAX};
 use crate::inspect::contract_check;
 use crate::inspect::description::{Description, INTERRUPTED_MAX};
@@ -17,6 +17,7 @@ use crate::inspect::grants_check::GrantsCheck;
 use crate::plugin::Plugin;
 use crate::plugin_file::PluginFile;
 use crate::sandbox::plugin_env::PluginEnv;
+use crate::sandbox::preview1;
 use crate::spec::budget_check::within_budget;
 use crate::spec::file_name::plugin_id;
 use crate::spec::grants::PluginSettings;
@@ -141,6 +142,7 @@ impl Engine {
                 let granted = GrantsCheck { id, imports: &checked.imports, settings };
                 problems.extend(granted.problems());
                 checked.notes = granted.notes();
+                checked.notes.extend(description.notes.iter().cloned());
                 let parsed = plugin_id(id).map_err(|problem| problems.push(problem));
                 if let (Ok(id), true) = (parsed, problems.is_empty()) {
                     let manifest = file.manifest.as_deref();
@@ -273,7 +275,7 @@ impl FileLoader<'_> {
                 Err(problem) => return Some(Err(passing(problem))),
             };
             let name = engine.cache.code_name(&digest, described.kind, &variant.pool.engine);
-            let code = engine.cache.load(&name, &code, &variant.pool.engine)?;
+            let code = engine.cache.load(&name, described.form, &code, &variant.pool.engine)?;
             Some(Ok(FileState::Compiled(described, code)))
         });
         reading.await?.transpose()
@@ -376,8 +378,9 @@ impl PluginBuilder<'_> {
             FileState::Compiled(description, code) => self.linked(description, code, component_digest).await?,
             FileState::Refused(description) => return Err(all(description.problems)),
         };
-        let sandboxes = wasmtime_config::sandboxes_of(linked.pre.component());
-        let (start_bytes, first_pages) = wasmtime_config::start_bytes_of(linked.pre.component());
+        let needed = linked.resources_required();
+        let sandboxes = wasmtime_config::sandboxes_of(needed.as_ref());
+        let (start_bytes, first_pages) = wasmtime_config::start_bytes_of(needed.as_ref());
         let sources = Arc::new(self.sources(&linked, sandboxes, &checked.digest).await?);
         let (id, settings, parts) = (self.id.clone(), self.settings.clone(), Arc::clone(&sources));
         // Compiles the schemas, too.
@@ -411,7 +414,7 @@ impl PluginBuilder<'_> {
         let linked = run_blocking(move || {
             let variant = engine.variant_for(description.kind).map_err(passing)?;
             // Otherwise the first attempt would pay for it.
-            let _ = code.component.initialize_copy_on_write_image();
+            let _ = code.code.prepare();
             link(variant, description, code)
         });
         Ok(self.engine.linked_cache.get_or_insert(digest, linked.await??))
@@ -423,16 +426,13 @@ impl PluginBuilder<'_> {
 
     /// Returns the parts of the manifest. Only a plugin that has our contract is asked for one.
     async fn sources(&self, linked: &Arc<Linked>, sandboxes: u32, digest: &str) -> Result<ManifestSources, LoadError> {
-        let (mut plain, mut texts) = (None, Vec::new());
-        match &linked.exports {
-            Exports::Contract(_) => {
-                (self.progress)(Progress::Describing);
-                texts.push((Origin::Describe, self.described(linked, sandboxes).await?.into()));
-            }
-            Exports::Plain(exports) => {
-                let version = digest.chars().take(VERSION_CHARS).collect();
-                plain = Some(PlainTasks { version, tasks: exports.tasks.clone() });
-            }
+        let mut texts = Vec::new();
+        let plain = linked
+            .plain_tasks()
+            .map(|tasks| PlainTasks { version: digest.chars().take(VERSION_CHARS).collect(), tasks });
+        if plain.is_none() {
+            (self.progress)(Progress::Describing);
+            texts.push((Origin::Describe, self.described(linked, sandboxes).await?.into()));
         }
         texts.extend(linked.description.manifest.iter().map(|text| (Origin::Section, text.as_str().into())));
         if let Some(manifest) = self.manifest {
@@ -474,10 +474,16 @@ fn host_bug(error: &tokio::task::JoinError) -> Failure {
     Problem::new(format!("the host panicked on it: {error}; this is a bug of the host")).into()
 }
 
-/// Links a component. Every mismatch of imports and exports was reported before; an error that is left is also for the
+/// Links a component or a module. Every mismatch of imports and exports was reported before; an error that is left is also for the
 /// host's developers.
 fn link(variant: &EngineVariant, description: Description, code: CachedCode) -> Result<Linked, Failure> {
-    let linked =
-        variant.linker.instantiate_pre(&code.component).and_then(|pre| Linked::new(description, pre, code.in_use));
+    let linked = match &code.code {
+        Code::Component(component) => {
+            variant.linker.instantiate_pre(component).and_then(|pre| Linked::new(description, pre, code.in_use))
+        }
+        Code::Module(module) => preview1::linker(&variant.pool.engine)
+            .and_then(|linker| linker.instantiate_pre(module))
+            .map(|pre| Linked::of_module(description, pre, code.in_use)),
+    };
     linked.map_err(|error| Problem::new(format!("could not link it: {error:#}")).into())
 }

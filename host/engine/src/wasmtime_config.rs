@@ -2,8 +2,10 @@
 //! from.
 
 use serde::{Deserialize, Serialize};
-use wasmtime::component::Component;
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourcesRequired,
+    WasmBacktraceDetails,
+};
 use wharf_core::bounds;
 
 use crate::schedule::permits::PoolSizes;
@@ -29,18 +31,18 @@ const fn sandboxes_for(memories: u32, tables: u32) -> u32 {
     if more > 1 { more } else { 1 }
 }
 
-/// Returns how many ordinary sandboxes one of this component counts as: so many permits are all the memories and tables
+/// Returns how many ordinary sandboxes one counts as that needs so much: so many permits are all the memories and tables
 /// that wasmtime takes of the pool for it. The count is of the flattened component, in which each instance of a
 /// component within it stands as often as it is made.
-pub(crate) fn sandboxes_of(component: &Component) -> u32 {
+pub(crate) fn sandboxes_of(needed: Option<&ResourcesRequired>) -> u32 {
     // Only a component that imports core modules cannot be counted, and the host has none to offer.
-    component.resources_required().map_or(LARGEST, |needed| sandboxes_for(needed.num_memories, needed.num_tables))
+    needed.map_or(LARGEST, |needed| sandboxes_for(needed.num_memories, needed.num_tables))
 }
 
-/// Returns how many bytes to reserve for one sandbox of this component at its start, and how many of those with which it begins
+/// Returns how many bytes to reserve at its start for one sandbox that needs so much, and how many of those with which it begins
 /// are not reserved. Of several memories only the largest is known, and the others are counted when they are made.
-pub(crate) fn start_bytes_of(component: &Component) -> (u64, u64) {
-    let Some(needed) = component.resources_required() else { return start_bytes(0, 0) };
+pub(crate) fn start_bytes_of(needed: Option<&ResourcesRequired>) -> (u64, u64) {
+    let Some(needed) = needed else { return start_bytes(0, 0) };
     let elements = needed.max_initial_table_size.unwrap_or(0).saturating_mul(needed.num_tables.into());
     let initial = needed.max_initial_memory_size.unwrap_or(0).saturating_mul(WASM_PAGE_BYTES);
     start_bytes(initial, elements.saturating_mul(size_of::<usize>() as u64))
@@ -165,12 +167,15 @@ fn slots(permits: &PoolSizes, memory_budget: u64) -> PoolingAllocationConfig {
 
 #[cfg(test)]
 mod tests {
+    use wasmtime::component::Component;
+
     use super::*;
     use crate::schedule::permits::{PermitPool, PermitPools};
 
     fn sandboxes_of(kind: EngineKind, name: &str) -> u32 {
         let bytes = std::fs::read(plugins::build(name).unwrap()).unwrap();
-        super::sandboxes_of(&Component::new(&compiler(kind).unwrap(), &bytes).unwrap())
+        let component = Component::new(&compiler(kind).unwrap(), &bytes).unwrap();
+        super::sandboxes_of(component.resources_required().as_ref())
     }
 
     #[test]
@@ -187,7 +192,8 @@ mod tests {
     fn of_what_a_small_component_begins_with_little_is_reserved_and_of_a_large_one_all() {
         let of = |kind, name| {
             let bytes = std::fs::read(plugins::build(name).unwrap()).unwrap();
-            start_bytes_of(&Component::new(&compiler(kind).unwrap(), &bytes).unwrap())
+            let component = Component::new(&compiler(kind).unwrap(), &bytes).unwrap();
+            start_bytes_of(component.resources_required().as_ref())
         };
         let least = bounds::ATTEMPT_BYTES + bounds::FIRST_PAGES_RESERVED;
         // A stack of 1 MiB, and data.

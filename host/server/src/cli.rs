@@ -17,6 +17,7 @@ mod nodes;
 mod settings;
 mod check;
 mod ephemeral_kv;
+mod call_job;
 mod call;
 mod new;
 mod bindings;
@@ -225,6 +226,7 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
             serve::serve(&settings, Start { live, tokens: Tokens::new(table), config, reload })
         }
         Command::Call(call) => {
+            let call = call.with_job(client)?;
             raw.read_outside(Some(call.plugin()), &environment).map_err(invalid)?;
             call.run(&Settings::check(&mut raw, &environment).map_err(invalid)?, json)
         }

@@ -11,7 +11,6 @@ mod exposition;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
@@ -273,6 +272,8 @@ fn add(counters: &Counters, labels: Labels, count: u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use wharf_core::ids::TaskName;
     use wharf_core::job::StateName;
     use wharf_core::outcome::{OutcomeKind, Usage};

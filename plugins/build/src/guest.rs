@@ -11,6 +11,8 @@ pub(crate) struct Guest {
     pub(crate) language: Language,
     /// One package can be several components, told apart by a feature.
     pub(crate) feature: Option<&'static str>,
+    /// It knows nothing of the contract: its command makes the component, or the core module, as it is.
+    pub(crate) is_plain: bool,
     /// Memories of one MiB each that are put into the component beside the guest's own.
     pub(crate) more_memories: u32,
 }
@@ -21,7 +23,12 @@ const fn guest(name: &'static str) -> Guest {
 }
 
 const fn made_from(package: &'static str, name: &'static str) -> Guest {
-    Guest { name, package, language: Language::Rust, feature: None, more_memories: 0 }
+    Guest { name, package, language: Language::Rust, feature: None, is_plain: false, more_memories: 0 }
+}
+
+/// A project that knows nothing of the contract.
+const fn plain(guest: Guest) -> Guest {
+    Guest { is_plain: true, ..guest }
 }
 
 const fn with_feature(feature: &'static str, guest: Guest) -> Guest {
@@ -36,7 +43,7 @@ const fn written_in(language: Language, guest: Guest) -> Guest {
     Guest { language, ..guest }
 }
 
-pub(crate) const GUESTS: [Guest; 26] = [
+pub(crate) const GUESTS: [Guest; 31] = [
     guest("words"),
     written_in(Language::JavaScript, guest("words-js")),
     written_in(Language::TypeScript, guest("words-ts")),
@@ -62,7 +69,12 @@ pub(crate) const GUESTS: [Guest; 26] = [
     made_from("villain-at-load", "villain-bad-manifest"),
     with_feature("trap", made_from("villain-at-load", "villain-trap")),
     guest("functions"),
+    guest("functions-contract"),
+    plain(written_in(Language::JavaScript, guest("functions-js"))),
+    plain(written_in(Language::Python, guest("functions-python"))),
     guest("program"),
+    plain(written_in(Language::C, guest("program-c"))),
+    plain(written_in(Language::Go, guest("program-go"))),
 ];
 
 /// The name of each plugin.

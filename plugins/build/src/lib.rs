@@ -12,6 +12,7 @@ mod tools;
 
 mod recipe;
 
+pub mod artefacts;
 pub mod prebuilt;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -49,6 +50,7 @@ pub fn environment(language: Language) -> Result<Vec<(OsString, OsString)>> {
 /// # fn outside_python() {} fn outside_js() {} fn outside_go() {} fn words_js() {} fn words_ts() {} fn words_web() {} fn words_python() {} fn words_go() {} fn words_c() {}
 /// # fn thumbnail() {} fn word_index() {} fn link_check() {} fn summary() {} fn changes() {} fn bench() {} fn villain() {} fn villain_http() {} fn villain_memories() {} fn villain_kv() {} fn villain_async() {}
 /// # fn villain_slow() {} fn villain_bad_manifest() {} fn villain_trap() {} fn functions() {} fn program() {}
+/// # fn functions_contract() {} fn functions_js() {} fn functions_python() {} fn program_c() {} fn program_go() {}
 /// macro_rules! assert_test_exists {
 ///     ($name:ident) => {
 ///         let _ = $name;
@@ -84,7 +86,12 @@ macro_rules! for_each_plugin {
         $each!(villain_bad_manifest);
         $each!(villain_trap);
         $each!(functions);
+        $each!(functions_contract);
+        $each!(functions_js);
+        $each!(functions_python);
         $each!(program);
+        $each!(program_c);
+        $each!(program_go);
     };
 }
 

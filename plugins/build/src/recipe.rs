@@ -62,7 +62,7 @@ pub(crate) fn build_with(guest: &Guest, identity: &mut Option<String>) -> Result
 }
 
 /// One builder at a time, over all processes: they share tools and cargo's output file. The lock goes with the handle.
-fn lock(work: &Path) -> Result<File> {
+pub(crate) fn lock(work: &Path) -> Result<File> {
     let lock = File::create(work.join("lock")).context("the builder's lock file cannot be made")?;
     lock.lock().context("the builder's lock cannot be taken")?;
     Ok(lock)

@@ -171,7 +171,7 @@ fn from_pypi(tools: &Path, requirements: &str) -> Result<PathBuf> {
     Ok(ready)
 }
 
-fn run(command: &mut Command, purpose: &str) -> Result<()> {
+pub(crate) fn run(command: &mut Command, purpose: &str) -> Result<()> {
     let output =
         command.output().with_context(|| format!("could not {purpose}: {:?} does not start", command.get_program()))?;
     if !output.status.success() {
@@ -204,7 +204,8 @@ mod tests {
     fn what_is_fetched_is_pinned_and_held_to_its_hashes() {
         for language in [Language::Python, Language::Go, Language::C] {
             let files = plugin_kit::project::files_of(language);
-            let text = files.iter().find(|(path, _)| *path == "requirements.txt").expect("it has one").1;
+            let name = if language == Language::Python { "build-requirements.txt" } else { "requirements.txt" };
+            let text = files.iter().find(|(path, _)| *path == name).expect("it has one").1;
             assert!(pinned(text).contains("=="), "{language}: {}", pinned(text));
             assert!(text.contains("--hash=sha256:"), "{language}");
         }

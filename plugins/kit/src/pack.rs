@@ -56,7 +56,10 @@ fn is_program(core: &[u8]) -> bool {
 /// Makes a program of WASI 0.2 of one of preview 1.
 fn program(core: &[u8]) -> Result<Vec<u8>> {
     if sections(core).any(|(id, content)| id == CUSTOM && content.starts_with(b"\x0ago:buildid")) {
-        bail!("it was made by Go, whose programs break behind the adapter for WASI preview 1 when their heap grows");
+        bail!(
+            "it was made by Go, whose programs break behind the adapter for WASI preview 1 when their heap grows; \
+             put it into the plugin folder as it is"
+        );
     }
     ComponentEncoder::default()
         .validate(true)
@@ -83,15 +86,22 @@ fn sections(core: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 /// The custom section in which a component has a manifest.
 const MANIFEST_SECTION: &[u8] = b"wharf-manifest";
 
+/// Returns true if these are the bytes of a program that a host runs as it is: a core module for WASI preview 1.
+pub fn is_program_as_it_is(bytes: &[u8]) -> bool {
+    let has_world = bytes.windows(WORLD_SECTION.len()).any(|part| part == WORLD_SECTION);
+    bytes.starts_with(CORE_MODULE) && !has_world && is_program(bytes)
+}
+
 /// Returns true if these are the bytes of a component.
 pub fn is_component(bytes: &[u8]) -> bool {
     bytes.starts_with(COMPONENT)
 }
 
-/// Writes a manifest into a component, in place of one that it has.
-pub fn with_manifest(component: &[u8], manifest: &str) -> Result<Vec<u8>> {
+/// Writes a manifest into a component or a program, in place of one that it has.
+pub fn with_manifest(file: &[u8], manifest: &str) -> Result<Vec<u8>> {
     let is_manifest = |name: &[u8]| name == MANIFEST_SECTION;
-    let mut kept = without_custom(component, COMPONENT, is_manifest).context("the component is cut off")?;
+    // Components and core modules have heads of one length.
+    let mut kept = without_custom(file, COMPONENT, is_manifest).context("the file is cut off")?;
     let mut content = Vec::new();
     write_leb128(&mut content, MANIFEST_SECTION.len());
     content.extend(MANIFEST_SECTION);

@@ -81,7 +81,7 @@ pub(crate) async fn describe(
         Ok(sandbox) => sandbox,
         Err(why) => return Ok(Err(LoadError::passing(Problem::new(why)))),
     };
-    let mut store = Store::new(linked.pre.engine(), sandbox);
+    let mut store = Store::new(linked.engine(), sandbox);
     run::apply_limits(&mut store);
 
     let Exports::Contract(exports) = &linked.exports else {
@@ -89,7 +89,7 @@ pub(crate) async fn describe(
     };
     let mut is_instantiated = false;
     let guest = async {
-        let instance = linked.pre.instantiate_async(&mut store).await?;
+        let instance = exports.pre.instantiate_async(&mut store).await?;
         is_instantiated = true;
         exports.manifest.load(&mut store, &instance)?.call_describe(&mut store).await
     };

@@ -17,6 +17,7 @@ use crate::call::{AttemptLimits, CallInput, HostCalls};
 use crate::compile::linked::{ContractExports, Exports};
 use crate::plugin::Plugin;
 use crate::sandbox::bindings::wharf::plugin::types::{Failure, Job, Message};
+use crate::sandbox::guest_error;
 use crate::sandbox::limiter::Denied;
 use crate::sandbox::log::Log;
 use crate::sandbox::program_output::{ProgramIo, ProgramOutput};
@@ -90,7 +91,7 @@ impl Run {
         let program = self.program_io();
         let output = program.as_ref().map(|program| program.output.clone());
         let mut store = match self.new_sandbox(&log, program, started_at) {
-            Ok(sandbox) => Store::new(self.plugin.linked.pre.engine(), sandbox),
+            Ok(sandbox) => Store::new(self.plugin.linked.engine(), sandbox),
             Err(why) => {
                 return Ok(attempt_end(started_at, Outcome::Interrupted(Interruption::Host, why), Usage::default()));
             }
@@ -99,13 +100,22 @@ impl Run {
 
         let mut instantiated_after = None;
         let guest = async {
-            let instance = self.plugin.linked.pre.instantiate_async(&mut store).await?;
-            instantiated_after = Some(started_at.elapsed());
             match &self.plugin.linked.exports {
-                Exports::Contract(exports) => self.call_contract(exports, &mut store, &instance).await,
-                // In a box of its own, so that a call by the contract is no larger for it.
+                Exports::Contract(exports) => {
+                    let instance = exports.pre.instantiate_async(&mut store).await?;
+                    instantiated_after = Some(started_at.elapsed());
+                    self.call_contract(exports, &mut store, &instance).await
+                }
+                // In boxes of their own, so that a call by the contract is no larger for them.
                 Exports::Plain(exports) => {
+                    let instance = Box::pin(exports.pre.instantiate_async(&mut store)).await?;
+                    instantiated_after = Some(started_at.elapsed());
                     Box::pin(self.call_plain(exports, &mut store, &instance, output.as_ref())).await
+                }
+                Exports::Module(pre) => {
+                    let instance = Box::pin(pre.instantiate_async(&mut store)).await?;
+                    instantiated_after = Some(started_at.elapsed());
+                    Box::pin(self.call_module(&mut store, &instance, output.as_ref())).await
                 }
             }
         };
@@ -159,13 +169,17 @@ impl Run {
         if let Some(why) = self.plugin.env.revoked() {
             return Err(why.to_owned());
         }
+        let mut account = self.account();
+        if let Some(program) = &program {
+            program.output.count_with(&mut account);
+        }
         let parts = SandboxParts {
             env: Arc::clone(&self.plugin.env),
             host_calls: Arc::clone(&self.host_calls),
             handle: self.handle.clone(),
             limits: self.limits.clone(),
             log: log.clone(),
-            account: self.account(),
+            account,
             program,
         };
         Sandbox::new(parts, started_at)
@@ -373,7 +387,8 @@ impl EndContext<'_> {
         let guest_error =
             trap.filter(|trap| **trap == Trap::UnreachableCodeReached).and_then(|_| self.log.last_error());
         let what = trap.map_or(root, |trap| report::trap_text(*trap));
-        Outcome::Trapped(self.report(guest_error, format!("trapped: {what}"), Some(error), String::new()))
+        let advice = guest_error.as_deref().map(guest_error::advice).unwrap_or_default().to_owned();
+        Outcome::Trapped(self.report(guest_error, format!("trapped: {what}"), Some(error), advice))
     }
 
     fn failed(&self, failure: GuestFailure) -> outcome::Failure {

@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
-use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime::{Engine, Module};
 use wharf_core::bounds;
 
 use crate::compile::cache_folder::{CacheFolder, CacheSettings};
 use crate::compile::cache_trim;
-use crate::inspect::description::Description;
+use crate::inspect::description::{CodeForm, Description};
 use crate::inspect::host_interfaces;
 use crate::wasmtime_config::EngineKind;
 
@@ -43,8 +43,24 @@ pub(crate) struct Cache {
 
 /// Code from the cache. The file is locked as used until this is dropped.
 pub(crate) struct CachedCode {
-    pub(crate) component: Component,
+    pub(crate) code: Code,
     pub(crate) in_use: File,
+}
+
+/// Compiled code.
+pub(crate) enum Code {
+    Component(Component),
+    Module(Module),
+}
+
+impl Code {
+    /// Makes the image of its memories, which the first instance would make otherwise.
+    pub(crate) fn prepare(&self) -> wasmtime::Result<()> {
+        match self {
+            Code::Component(component) => component.initialize_copy_on_write_image(),
+            Code::Module(module) => module.initialize_copy_on_write_image(),
+        }
+    }
 }
 
 impl Cache {
@@ -118,7 +134,7 @@ impl Cache {
     }
 
     /// Loads the compiled code in the file `name`, if it exists and its digest is right.
-    pub(crate) fn load(&self, name: &str, digest: &str, engine: &Engine) -> Option<CachedCode> {
+    pub(crate) fn load(&self, name: &str, form: CodeForm, digest: &str, engine: &Engine) -> Option<CachedCode> {
         let folder = self.folder();
         let shown = folder.shown(name);
         let mut file = folder.file(name).ok()?;
@@ -133,21 +149,21 @@ impl Cache {
             }
             Err(_) => return None,
         }
-        let component = self.map(&file, engine).or_else(|not_mapped| {
-            let component = in_memory(&mut file, digest, engine)?;
+        let code = self.map(&file, form, engine).or_else(|not_mapped| {
+            let code = in_memory(&mut file, form, digest, engine)?;
             if !self.said_in_memory.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     "code cannot be run from the cache folder, perhaps since it is mounted with noexec; each plugin's code is read into memory: {not_mapped:#}"
                 );
             }
-            Ok::<_, wasmtime::Error>(component)
+            Ok::<_, wasmtime::Error>(code)
         });
-        let component = component.inspect_err(|error| tracing::warn!(file = %shown.display(), "a compiled plugin in the cache is not compatible; it is compiled again: {error:#}")).ok()?;
-        Some(CachedCode { component, in_use: file })
+        let code = code.inspect_err(|error| tracing::warn!(file = %shown.display(), "a compiled plugin in the cache is not compatible; it is compiled again: {error:#}")).ok()?;
+        Some(CachedCode { code, in_use: file })
     }
 
     /// Maps the code of an open file, whose digest was checked.
-    fn map(&self, file: &File, engine: &Engine) -> wasmtime::Result<Component> {
+    fn map(&self, file: &File, form: CodeForm, engine: &Engine) -> wasmtime::Result<Code> {
         // The file that was checked, whatever has its name by now.
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         #[expect(
@@ -157,7 +173,10 @@ impl Cache {
         // SAFETY: only the host's user can write in the folder, files are put in place by rename and never changed
         // after, and the digest shows that this one is what a compiler of this host made.
         unsafe {
-            Component::deserialize_file(engine, path)
+            match form {
+                CodeForm::Component => Component::deserialize_file(engine, path).map(Code::Component),
+                CodeForm::Module => Module::deserialize_file(engine, path).map(Code::Module),
+            }
         }
     }
 
@@ -194,7 +213,7 @@ impl Cache {
 }
 
 /// Reads code into memory, where it cannot be mapped: on a file system that is mounted with `noexec`.
-fn in_memory(file: &mut File, digest: &str, engine: &Engine) -> wasmtime::Result<Component> {
+fn in_memory(file: &mut File, form: CodeForm, digest: &str, engine: &Engine) -> wasmtime::Result<Code> {
     let mut code = Vec::new();
     file.rewind()?;
     file.read_to_end(&mut code)?;
@@ -204,7 +223,10 @@ fn in_memory(file: &mut File, digest: &str, engine: &Engine) -> wasmtime::Result
     #[expect(unsafe_code, reason = "native code from disk, as in `Cache::map`")]
     // SAFETY: as for a file that is mapped; the digest is that of the very bytes that are loaded.
     unsafe {
-        Component::deserialize(engine, &code)
+        match form {
+            CodeForm::Component => Component::deserialize(engine, &code).map(Code::Component),
+            CodeForm::Module => Module::deserialize(engine, &code).map(Code::Module),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::thread;
 
 use crate::compile::cache::digest_of;
 use crate::inspect::contract_check;
-use crate::inspect::description::Description;
+use crate::inspect::description::{CodeForm, Description};
 use crate::inspect::line_table::LineTable;
 use crate::inspect::strip::strip;
 use crate::spec::problem::{Problem, Problems};
@@ -64,7 +64,11 @@ fn compile(bytes: &[u8], description: &mut Description) -> Result<Vec<u8>, Strin
     let stripped = strip(bytes)?;
     description.lines = LineTable::of(&stripped.modules);
     let engine = wasmtime_config::compiler(description.kind).map_err(|error| format!("{error:#}"))?;
-    engine.precompile_component(&stripped.bytes).map_err(|error| format!("{error:#}"))
+    let compiled = match description.form {
+        CodeForm::Component => engine.precompile_component(&stripped.bytes),
+        CodeForm::Module => engine.precompile_module(&stripped.bytes),
+    };
+    compiled.map_err(|error| format!("{error:#}"))
 }
 
 /// Writes a file of the cache, which is for the host's user only, whatever the folder is.

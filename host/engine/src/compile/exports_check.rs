@@ -18,11 +18,11 @@ struct Callable {
 pub(crate) fn problems(manifest: &Manifest, linked: &Linked) -> Vec<Problem> {
     match &linked.exports {
         Exports::Contract(contract) => contract_problems(manifest, Callable::of(contract)),
-        Exports::Plain(_) if !manifest.topics.is_empty() => vec![
+        Exports::Plain(_) | Exports::Module(_) if !manifest.topics.is_empty() => vec![
             Problem::new("it has topics, but it knows nothing of broadcasts")
                 .hint("remove `topics`; only a plugin with the world `subscriber-plugin` of `wharf:plugin` receives broadcasts"),
         ],
-        Exports::Plain(_) => Vec::new(),
+        Exports::Plain(_) | Exports::Module(_) => Vec::new(),
     }
 }
 
@@ -30,8 +30,8 @@ pub(crate) fn problems(manifest: &Manifest, linked: &Linked) -> Vec<Problem> {
 pub(crate) fn notes(manifest: &Manifest, linked: &Linked) -> Vec<Problem> {
     match (&linked.exports, &linked.description.plain) {
         (Exports::Contract(contract), _) => contract_notes(manifest, Callable::of(contract)),
-        (Exports::Plain(_), Some(plain)) => plain_notes(manifest, plain),
-        (Exports::Plain(_), None) => Vec::new(),
+        (Exports::Plain(_) | Exports::Module(_), Some(plain)) => plain_notes(manifest, plain),
+        (Exports::Plain(_) | Exports::Module(_), None) => Vec::new(),
     }
 }
 

@@ -1,9 +1,10 @@
-//! A component linked with all its imports, with the indices of the functions that the host calls.
+//! A component or a module linked with all its imports, with the indices of the functions that the host calls.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
+use wasmtime::ResourcesRequired;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{ComponentExportIndex, InstancePre};
 use wasmtime_wasi::p2::bindings::exports::wasi::cli::run;
@@ -16,25 +17,27 @@ use crate::sandbox::store_data::Sandbox;
 use crate::spec::function_task::FunctionTask;
 use crate::spec::sources::TaskKind;
 
-/// A linked component.
+/// A linked component or module.
 pub(crate) struct Linked {
     pub(crate) description: Description,
-    pub(crate) pre: InstancePre<Sandbox>,
     pub(crate) exports: Exports,
     /// Keeps its code in the cache.
     _in_use: File,
 }
 
-/// The way in which the host calls a component.
+/// The way in which the host calls a plugin.
 pub(crate) enum Exports {
     /// The contract of `wit/`.
     Contract(ContractExports),
-    /// The functions that it exports for anybody.
+    /// The functions that a component exports for anybody.
     Plain(Box<PlainIndices>),
+    /// A core module that is a program.
+    Module(Box<wasmtime::InstancePre<Sandbox>>),
 }
 
 /// The functions of the contract.
 pub(crate) struct ContractExports {
+    pub(crate) pre: InstancePre<Sandbox>,
     pub(crate) manifest: manifest::GuestIndices,
     /// A plugin has at least one of `handler` and `subscriber`.
     pub(crate) handler: Option<handler::GuestIndices>,
@@ -43,6 +46,7 @@ pub(crate) struct ContractExports {
 
 /// The functions of a component that knows nothing of the contract.
 pub(crate) struct PlainIndices {
+    pub(crate) pre: InstancePre<Sandbox>,
     /// `wasi:cli/run`, if it is a program.
     pub(crate) program: Option<run::GuestIndices>,
     /// Its functions, by the names of their tasks.
@@ -71,8 +75,8 @@ pub(crate) enum CallWay {
 const DIRECT_PARAMS_MAX: u32 = 16;
 
 impl PlainIndices {
-    fn find(plain: &PlainExports, pre: &InstancePre<Sandbox>) -> wasmtime::Result<PlainIndices> {
-        let program = plain.program.as_ref().map(|_| run::GuestIndices::new(pre)).transpose()?;
+    fn find(plain: &PlainExports, pre: InstancePre<Sandbox>) -> wasmtime::Result<PlainIndices> {
+        let program = plain.program.as_ref().map(|_| run::GuestIndices::new(&pre)).transpose()?;
         let mut tasks = Vec::new();
         if program.is_some() {
             tasks.push((PROGRAM_TASK.to_owned(), TaskKind::Program));
@@ -100,12 +104,12 @@ impl PlainIndices {
             tasks.push((function.task.clone(), TaskKind::Function(Arc::clone(&task))));
             functions.insert(function.task.clone(), LinkedFunction { index, task, way });
         }
-        Ok(PlainIndices { program, functions, tasks })
+        Ok(PlainIndices { program, functions, tasks, pre })
     }
 }
 
 impl Linked {
-    /// Looks up the functions of a linked component. Mismatches of exports were reported before.
+    /// Takes a linked component and looks up its functions. Mismatches of exports were reported before.
     ///
     /// # Errors
     /// If the component does not export what its description says.
@@ -115,9 +119,42 @@ impl Linked {
                 manifest: manifest::GuestIndices::new(&pre)?,
                 handler: handler::GuestIndices::new(&pre).ok(),
                 subscriber: subscriber::GuestIndices::new(&pre).ok(),
+                pre,
             }),
-            Some(plain) => Exports::Plain(Box::new(PlainIndices::find(plain, &pre)?)),
+            Some(plain) => Exports::Plain(Box::new(PlainIndices::find(plain, pre)?)),
         };
-        Ok(Linked { description, pre, exports, _in_use: in_use })
+        Ok(Linked { description, exports, _in_use: in_use })
+    }
+
+    /// Takes a linked program of WASI preview 1.
+    pub(crate) fn of_module(description: Description, pre: wasmtime::InstancePre<Sandbox>, in_use: File) -> Linked {
+        Linked { description, exports: Exports::Module(Box::new(pre)), _in_use: in_use }
+    }
+
+    /// Returns the wasmtime engine that runs it.
+    pub(crate) fn engine(&self) -> &wasmtime::Engine {
+        match &self.exports {
+            Exports::Contract(exports) => exports.pre.engine(),
+            Exports::Plain(exports) => exports.pre.engine(),
+            Exports::Module(pre) => pre.module().engine(),
+        }
+    }
+
+    /// Returns what one instance takes of the pool; `None` if that cannot be counted.
+    pub(crate) fn resources_required(&self) -> Option<ResourcesRequired> {
+        match &self.exports {
+            Exports::Contract(exports) => exports.pre.component().resources_required(),
+            Exports::Plain(exports) => exports.pre.component().resources_required(),
+            Exports::Module(pre) => Some(pre.module().resources_required()),
+        }
+    }
+
+    /// Returns the tasks of a plugin that does not have the contract.
+    pub(crate) fn plain_tasks(&self) -> Option<Vec<(String, TaskKind)>> {
+        match &self.exports {
+            Exports::Contract(_) => None,
+            Exports::Plain(exports) => Some(exports.tasks.clone()),
+            Exports::Module(_) => Some(vec![(PROGRAM_TASK.to_owned(), TaskKind::Program)]),
+        }
     }
 }

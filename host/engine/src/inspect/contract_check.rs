@@ -8,10 +8,10 @@ use wit_parser::decoding::{DecodedWasm, decode};
 use wit_parser::{Function, InterfaceId, Resolve, WorldItem, WorldKey};
 
 use crate::inspect::core_module;
-use crate::inspect::description::{self, Description};
+use crate::inspect::description::{self, CodeForm, Description};
 use crate::inspect::host_interfaces::{self, CONTRACT, InterfaceName};
 use crate::inspect::plain_exports::{self, PlainExports};
-use crate::inspect::survey::survey;
+use crate::inspect::survey::{Survey, survey};
 use crate::inspect::wit_signature;
 use crate::spec::problem::{Problem, Problems, cut, in_one_line};
 use crate::spec::toml_diagnostics::nearest;
@@ -37,18 +37,19 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
         Err(problem) => return refused(problem),
     };
     if bytes.get(4..8) == Some(&CORE_MODULE) {
-        return Description { producers: surveyed.producers, ..refused(core_module::problem(bytes)) };
+        return inspect_module(bytes, surveyed);
     }
     let kind = match validate(bytes) {
         Ok(kind) => kind,
         Err(problem) => return refused(problem),
     };
+    let notes = notes(&surveyed);
     match decode(bytes) {
         Ok(DecodedWasm::Component(resolve, world)) => {
             let (imports, exports) = (&resolve.worlds[world].imports, &resolve.worlds[world].exports);
             let mut problems = Problems::default();
             let found = ContractCheck { resolve: &resolve };
-            let plain = PlainExports::find(&resolve, imports, exports, &surveyed.producers);
+            let plain = PlainExports::find(&resolve, imports, exports);
             let has_contract = plain_exports::has_contract(&resolve, exports);
             if has_contract || (plain.is_empty() && plain.left_out.is_empty()) {
                 found.exports(exports, &mut problems);
@@ -76,6 +77,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
                 manifest: surveyed.manifest,
                 imports: names(imports),
                 exports: names(exports),
+                notes,
                 producers: surveyed.producers,
                 ..Description::refused(problems.into_bounded())
             }
@@ -85,6 +87,36 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
                 .hint("build a component that implements it"),
         ),
         Err(error) => refused(unreadable(&error.to_string())),
+    }
+}
+
+/// Returns a note for everything within it that does not work here.
+fn notes(surveyed: &Survey) -> Vec<Problem> {
+    let go_http = surveyed.has_go_http.then(|| {
+        Problem::new("it has Go's `net/http`, which has no network here: each request fails")
+            .hint("send requests by `wasi:http`, with the bindings that `wharf bindings go` writes for it")
+    });
+    go_http.into_iter().collect()
+}
+
+/// Describes a core module: a program of WASI preview 1, or why it is no plugin.
+fn inspect_module(bytes: &[u8], surveyed: Survey) -> Description {
+    let mut problems = Problems::default();
+    let found = core_module::inspect(bytes).and_then(|()| validate(bytes).map(|_| ()));
+    let notes = notes(&surveyed);
+    for problem in found.err().into_iter().chain(surveyed.bad_manifest) {
+        problems.add(|| problem);
+    }
+    let named = |name: &str| vec![name.to_owned()];
+    Description {
+        form: CodeForm::Module,
+        plain: Some(PlainExports::of_module()),
+        notes,
+        manifest: surveyed.manifest,
+        imports: named(core_module::PREVIEW_1),
+        exports: named(core_module::START),
+        producers: surveyed.producers,
+        ..Description::refused(problems.into_bounded())
     }
 }
 

@@ -13,6 +13,7 @@ use crate::wasmtime_config::EngineKind;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Description {
     pub(crate) kind: EngineKind,
+    pub(crate) form: CodeForm,
     /// The exports in place of the contract; `None` if it exports the contract.
     pub(crate) plain: Option<PlainExports>,
     /// The manifest in its custom section.
@@ -24,6 +25,8 @@ pub(crate) struct Description {
     pub(crate) producers: Vec<String>,
     /// Why it cannot be loaded; empty if it can.
     pub(crate) problems: Vec<Problem>,
+    /// What does not work as one might expect.
+    pub(crate) notes: Vec<Problem>,
     pub(crate) lines: LineTable,
     /// SHA-256 of its compiled code; `None` exactly if there are problems.
     pub(crate) code: Option<String>,
@@ -32,6 +35,15 @@ pub(crate) struct Description {
     pub(crate) interrupted: u32,
     /// Limits within which its reader ended, if it did: with more, the file is read again.
     pub(crate) ended_within: Option<ReaderLimits>,
+}
+
+/// The form of a file that is WebAssembly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CodeForm {
+    Component,
+    /// A core module.
+    Module,
 }
 
 /// The limits of a component's reader.
@@ -54,12 +66,14 @@ impl Description {
     pub(crate) fn refused(problems: Vec<Problem>) -> Description {
         Description {
             kind: EngineKind::Sync,
+            form: CodeForm::Component,
             plain: None,
             manifest: None,
             imports: Vec::new(),
             exports: Vec::new(),
             producers: Vec::new(),
             problems,
+            notes: Vec::new(),
             lines: LineTable::default(),
             code: None,
             interrupted: 0,

@@ -1,6 +1,7 @@
 //! Checks which grants a plugin's imports need. Depends on the settings, so it runs in the host and not where the file
 //! is read.
 
+use crate::inspect::core_module::PREVIEW_1;
 use crate::inspect::host_interfaces::InterfaceName;
 use crate::spec::grants::PluginSettings;
 use crate::spec::problem::Problem;
@@ -45,7 +46,8 @@ impl GrantsCheck<'_> {
                     .hint(format!("to set some, in wharf.toml:\n{table}\nconfig = {{ name = \"value\" }}")),
             );
         }
-        if self.uses("wasi:filesystem/preopens") && self.settings.dirs.is_empty() {
+        let reads_files = self.uses("wasi:filesystem/preopens") || self.uses(PREVIEW_1);
+        if reads_files && self.settings.dirs.is_empty() {
             notes.push(
                 Problem::new("it can read files, as most standard libraries can, but no folder is granted").hint(
                     format!(

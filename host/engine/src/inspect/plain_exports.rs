@@ -37,7 +37,7 @@ pub(crate) struct PlainExports {
     pub(crate) left_out: Vec<Problem>,
 }
 
-/// A program: a component that exports `wasi:cli/run`.
+/// A program: a component that exports `wasi:cli/run`, or a core module for WASI preview 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Program {
     /// True if its exit status can reach the host, and not only whether it is 0.
@@ -51,7 +51,7 @@ pub(crate) fn has_contract(resolve: &Resolve, exports: &Items) -> bool {
 
 impl PlainExports {
     /// Finds what a component exports that the host can call.
-    pub(crate) fn find(resolve: &Resolve, imports: &Items, exports: &Items, producers: &[String]) -> PlainExports {
+    pub(crate) fn find(resolve: &Resolve, imports: &Items, exports: &Items) -> PlainExports {
         let run = InterfaceName::parse(RUN);
         let found =
             exports.iter().find(|(key, _)| InterfaceName::parse(&resolve.name_world_key(key)).is_compatible_with(&run));
@@ -61,7 +61,7 @@ impl PlainExports {
         });
         let program = (function == Some(true)).then(|| Program { tells_status: tells_status(resolve, imports) });
         let taken = program.as_ref().map(|_| PROGRAM_TASK);
-        let TypedExports { functions, types, mut left_out } = TypedExports::find(resolve, exports, taken, producers);
+        let TypedExports { functions, types, mut left_out } = TypedExports::find(resolve, exports, taken);
         if function == Some(false) {
             left_out.insert(
                 0,
@@ -70,6 +70,11 @@ impl PlainExports {
             );
         }
         PlainExports { program, functions, types, left_out }
+    }
+
+    /// Returns the exports of a program of WASI preview 1.
+    pub(crate) fn of_module() -> PlainExports {
+        PlainExports { program: Some(Program { tells_status: true }), ..PlainExports::default() }
     }
 
     /// Returns the functions with their types; none if the description does not fit together, as a damaged one.

@@ -22,12 +22,17 @@ pub(crate) struct Survey {
     pub(crate) producers: Vec<String>,
     /// The manifest in the component's own custom section.
     pub(crate) manifest: Option<String>,
+    /// A module made by Go has its client of HTTP.
+    pub(crate) has_go_http: bool,
     /// Why the section with the manifest cannot be read.
     pub(crate) bad_manifest: Option<Problem>,
 }
 
 /// The custom section in which a component has a manifest.
 const MANIFEST_SECTION: &str = "wharf-manifest";
+
+/// A function of Go's client of HTTP, as the names of functions have it.
+const GO_HTTP: &[u8] = b"net/http.(*Transport).RoundTrip";
 
 /// Makes the first pass over a component.
 ///
@@ -43,6 +48,9 @@ pub(crate) fn survey(bytes: &[u8]) -> Result<Survey, Problem> {
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::CustomSection(section) if depth == 1 && section.name() == MANIFEST_SECTION => {
                 found.add_manifest(section.data());
+            }
+            Payload::CustomSection(section) if section.name() == "name" => {
+                found.has_go_http |= section.data().windows(GO_HTTP.len()).any(|part| part == GO_HTTP);
             }
             Payload::CustomSection(section) => found.add_producers(section),
             Payload::InstanceSection(section) => {
@@ -169,6 +177,16 @@ mod tests {
             let message = survey(&nested(depth)).unwrap_err().what;
             assert_eq!(message, "its modules and components nest too deep; the limit is 32 levels");
         }
+    }
+
+    #[test]
+    fn go_s_client_of_http_is_found_by_its_name() {
+        let named = |name: &str| {
+            let text = format!("(module (func $a (@name {name:?})))");
+            survey(&wat::parse_str(text).unwrap()).unwrap().has_go_http
+        };
+        assert!(named("net/http.(*Transport).RoundTrip"));
+        assert!(!named("net/http.StatusText"));
     }
 
     #[test]

@@ -39,13 +39,12 @@ const PLAIN: &str = "export a function that takes and returns plain data";
 const NAME_BYTES_MAX: usize = bounds::NAME_BYTES_MAX;
 
 impl TypedExports {
-    /// Finds the functions. `taken` is the name of a task that no function may have. `producers` are the tools that made the
-    /// component.
-    pub(crate) fn find(resolve: &Resolve, exports: &Items, taken: Option<&str>, producers: &[String]) -> TypedExports {
+    /// Finds the functions. `taken` is the name of a task that no function may have.
+    pub(crate) fn find(resolve: &Resolve, exports: &Items, taken: Option<&str>) -> TypedExports {
         let mut left_out = Problems::default();
         let mut types = TypeBuilder { resolve, types: Types::default() };
         let mut functions = Vec::new();
-        for (interface, function) in candidates(resolve, exports, producers, &mut left_out) {
+        for (interface, function) in candidates(resolve, exports, &mut left_out) {
             let shown = full_name(interface.as_deref(), &function.name);
             if functions.len() == bounds::FUNCTIONS_MAX {
                 left_out.add(|| {
@@ -76,20 +75,18 @@ impl TypedExports {
 fn candidates<'r>(
     resolve: &'r Resolve,
     exports: &'r Items,
-    producers: &[String],
     left_out: &mut Problems,
 ) -> Vec<(Option<String>, &'r Function)> {
     let mut found = Vec::new();
-    // A function that the tool for JavaScript adds for itself.
-    let is_own_init = |name: &str| name == "init" && producers.iter().any(|tool| tool.contains("componentize-qjs"));
     for (key, item) in exports {
         match item {
-            WorldItem::Function(function) if is_own_init(&function.name) => {}
+            WorldItem::Function(function) if is_init_of_javascript(function) => {}
             WorldItem::Function(function) => found.push((None, function)),
             WorldItem::Interface { id, .. } => {
                 let name = resolve.name_world_key(key);
-                // Of componentize-py; and what WASI defines is called by hosts that are made for it.
-                if name == "exports" || name.starts_with("wasi:") {
+                let functions = &resolve.interfaces[*id].functions;
+                // What WASI defines is called by hosts that are made for it.
+                if is_init_of_python(&name, functions.keys()) || name.starts_with("wasi:") {
                     if InterfaceName::parse(&name).path == "wasi:http/incoming-handler" {
                         left_out.add(|| {
                             Problem::new("it answers HTTP requests (`wasi:http/incoming-handler`), which no job sends")
@@ -98,13 +95,26 @@ fn candidates<'r>(
                     }
                     continue;
                 }
-                let functions = &resolve.interfaces[*id].functions;
                 found.extend(functions.values().map(|function| (Some(name.clone()), function)));
             }
             WorldItem::Type { .. } => {}
         }
     }
     found
+}
+
+/// Parameters of the function `init` that componentize-qjs adds for itself.
+const INIT_OF_JAVASCRIPT: [&str; 3] = ["shim", "script", "disable-gc"];
+
+/// Returns true for the function that componentize-qjs adds for itself. Its components do not name it among their producers.
+fn is_init_of_javascript(function: &Function) -> bool {
+    let has = |wanted: &&str| function.params.iter().any(|param| param.name == *wanted);
+    function.name == "init" && INIT_OF_JAVASCRIPT.iter().all(has)
+}
+
+/// Returns true for the interface that componentize-py adds for itself: it has the function `init` alone.
+fn is_init_of_python<'n>(interface: &str, mut functions: impl Iterator<Item = &'n String>) -> bool {
+    interface == "exports" && functions.all(|name| name == "init")
 }
 
 /// Returns the name of a function for users: "package:name/interface@1.0.0#function".

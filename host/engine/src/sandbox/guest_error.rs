@@ -73,6 +73,17 @@ impl GuestError {
     }
 }
 
+/// Returns what to do about an error that guests of one language have again and again; nothing for all others.
+pub(crate) fn advice(error: &str) -> &'static str {
+    if error.starts_with("ModuleNotFoundError: ") {
+        "a component has the modules of Python that were imported while it was built: import it at the top of the plugin, not in a function"
+    } else if error.starts_with("panicked at crates/runtime/") && error.ends_with(": expected array") {
+        "the handler returned something else than bytes, such as a promise: in JavaScript it cannot be `async`"
+    } else {
+        ""
+    }
+}
+
 /// Reads `Exception { message: Some("TEXT"), stack: Some("    at PLACE\n...") })` as `TEXT at PLACE`.
 fn javascript_exception(line: &str) -> Option<String> {
     let message = quoted(line.split_once("message: Some(\"")?.1);
@@ -120,6 +131,13 @@ mod tests {
         let text = "thread 'main' panicked at 'oh no', src/lib.rs:3:5";
         assert_eq!(last(text).unwrap(), "panicked at 'oh no', src/lib.rs:3:5");
         assert_eq!(last("the worker panicked at noon:\nand went home"), None);
+    }
+
+    #[test]
+    fn what_goes_wrong_again_and_again_has_an_advice() {
+        assert!(advice("ModuleNotFoundError: No module named '_strptime'").contains("imported while it was built"));
+        assert!(advice("panicked at crates/runtime/src/call.rs:163:38: expected array").contains("cannot be `async`"));
+        assert_eq!(advice("panicked at src/lib.rs:3:5: expected array"), "");
     }
 
     #[test]

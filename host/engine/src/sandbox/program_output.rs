@@ -30,6 +30,8 @@ pub(crate) struct ProgramIo {
     pub(crate) args: Arc<[String]>,
     pub(crate) stdin: Bytes,
     pub(crate) output: ProgramOutput,
+    /// The program is a core module for WASI preview 1.
+    pub(crate) is_module: bool,
 }
 
 /// The standard output of one attempt. Clones write to the same output.
@@ -88,6 +90,13 @@ impl ProgramOutput {
             chunk_bytes: 0,
             refused: None,
         })))
+    }
+
+    /// Counts together with the account of its sandbox, before the program starts.
+    pub(crate) fn count_with(&self, account: &mut Account) {
+        if let Ok(mut output) = self.0.try_lock() {
+            output.account.count_with(account);
+        }
     }
 
     /// Emits the lines that are left, also one without a newline, and takes what was written. Its room stays reserved until the

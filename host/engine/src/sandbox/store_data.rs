@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 use wasmtime::component::ResourceTable;
+use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::WasiConfigVariables;
@@ -17,6 +18,7 @@ use crate::sandbox::limiter::SandboxLimiter;
 use crate::sandbox::log::Log;
 use crate::sandbox::outbound_http::Outbound;
 use crate::sandbox::plugin_env::PluginEnv;
+use crate::sandbox::preview1_context::Preview1;
 use crate::sandbox::program_output::ProgramIo;
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
 use crate::schedule::budget::Account;
@@ -37,9 +39,17 @@ pub(crate) struct Sandbox {
     pub(crate) table: ResourceTable,
     /// Takes the place of `table` once the attempt was ended: without a resource the guest reaches nothing.
     empty_table: ResourceTable,
-    wasi: WasiCtx,
+    wasi: Wasi,
     http: WasiHttpCtx,
     pub(crate) outbound: Outbound,
+}
+
+/// The standard interfaces, in the version that the plugin speaks.
+enum Wasi {
+    /// WASI 0.2, for components.
+    Components(WasiCtx),
+    /// WASI preview 1, for core modules.
+    Module(Box<Preview1>),
 }
 
 /// Amounts that the attempt has sent so far.
@@ -81,11 +91,12 @@ impl Sandbox {
         let mut wasi = WasiCtx::builder();
         wasi.max_random_size(bounds::RANDOM_BYTES_MAX);
         wasi.stderr(with.log.writer(Stream::Stderr));
+        let is_module = with.program.as_ref().is_some_and(|program| program.is_module);
         match with.program {
             None => {
                 wasi.stdout(with.log.writer(Stream::Stdout));
             }
-            Some(ProgramIo { args, stdin, output }) => {
+            Some(ProgramIo { args, stdin, output, .. }) => {
                 wasi.stdin(MemoryInputPipe::new(stdin)).stdout(output).arg(&with.env.plugin).args(&args);
             }
         }
@@ -123,7 +134,11 @@ impl Sandbox {
             sent: Sent::default(),
             table,
             empty_table: ResourceTable::new(),
-            wasi: wasi.build(),
+            wasi: if is_module {
+                Wasi::Module(Box::new(Preview1::new(&mut wasi)))
+            } else {
+                Wasi::Components(wasi.build())
+            },
             http,
             outbound,
         })
@@ -132,6 +147,18 @@ impl Sandbox {
     /// Returns what the plugin reads through `wasi:config`: nothing, once the attempt was ended.
     pub(crate) fn config(&self) -> &WasiConfigVariables {
         if self.is_ended() { &NO_CONFIG } else { &self.outbound.env.config }
+    }
+
+    /// Returns what a core module sees of the host.
+    ///
+    /// # Panics
+    /// If the sandbox is that of a component, to which nothing of WASI preview 1 is linked.
+    pub(crate) fn preview1(&mut self) -> &mut WasiP1Ctx {
+        let is_ended = self.is_ended();
+        match &mut self.wasi {
+            Wasi::Module(preview1) => preview1.of(is_ended),
+            Wasi::Components(_) => unreachable!("only modules are linked with WASI preview 1"),
+        }
     }
 
     /// Returns the host's own runtime.
@@ -159,7 +186,10 @@ impl Sandbox {
 impl WasiView for Sandbox {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let table = if self.outbound.is_ended() { &mut self.empty_table } else { &mut self.table };
-        WasiCtxView { ctx: &mut self.wasi, table }
+        match &mut self.wasi {
+            Wasi::Components(ctx) => WasiCtxView { ctx, table },
+            Wasi::Module(preview1) => preview1.view(),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod broadcasts;
 mod kv;
 mod revoked;
 mod languages;
+mod preview1;
 mod programs;
 mod functions;
 mod tables;

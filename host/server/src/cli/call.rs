@@ -22,6 +22,8 @@ use wharf_engine::{
     Plugin, PluginFile, Task,
 };
 
+use super::call_job::{self, JobInput};
+use super::client::Client;
 use super::ephemeral_kv::EphemeralKv;
 use crate::cli_error::{CliError, ExitStatus};
 use crate::component_file::{plugin_file, plugin_id};
@@ -36,8 +38,11 @@ use crate::stderr::note;
 #[derive(Debug, Args)]
 pub(crate) struct Call {
     /// Task to run: PLUGIN/TASK in the plugin folder, or FILE.wasm#TASK
-    #[arg(value_name = "PLUGIN/TASK|FILE.wasm#TASK")]
-    target: String,
+    #[arg(value_name = "PLUGIN/TASK|FILE.wasm#TASK", required_unless_present = "job")]
+    target: Option<String>,
+    /// Job of the running host whose task, payload and key are taken: it runs again here, and nothing changes there
+    #[arg(long, value_name = "ID", conflicts_with = "input")]
+    job: Option<String>,
     /// Payload: JSON, @FILE for the bytes of a file, or - for the standard input [default: null]
     #[arg(long, short, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     input: Option<String>,
@@ -47,6 +52,9 @@ pub(crate) struct Call {
     /// Write the chunks to the standard output as they arrive, instead of the result
     #[arg(long)]
     chunks: bool,
+    /// The job of `--job`, once it was read.
+    #[arg(skip)]
+    from_job: Option<JobInput>,
 }
 
 /// A component file and one of its tasks.
@@ -57,9 +65,23 @@ struct Target {
 }
 
 impl Call {
+    /// Reads the job that `--job` names, if it does.
+    pub(crate) fn with_job(mut self, client: impl FnOnce() -> Client) -> anyhow::Result<Call> {
+        if let Some(id) = &self.job {
+            let job = call_job::read(&client(), id)?;
+            self.target = Some(job.target(self.target.as_deref())?);
+            self.from_job = Some(job);
+        }
+        Ok(self)
+    }
+
+    fn target(&self) -> &str {
+        self.target.as_deref().unwrap_or_default()
+    }
+
     /// Returns the name of the plugin: what stands before the task, or the stem of the file.
     pub(crate) fn plugin(&self) -> &str {
-        let (name, _) = self.target.split_once('#').unwrap_or((&self.target, ""));
+        let (name, _) = self.target().split_once('#').unwrap_or((self.target(), ""));
         let path = Path::new(name);
         match name.strip_suffix(".wasm").and(path.file_stem()).and_then(|stem| stem.to_str()) {
             Some(stem) => stem,
@@ -72,8 +94,12 @@ impl Call {
             let text = "--chunks and --json contradict each other about the standard output; remove one";
             return Err(CliError::usage(text).into());
         }
-        let target = target(&self.target, &settings.plugins_dir)?;
-        let (file, payload) = (plugin_file(&target.file)?, payload_input::read(self.input.as_deref())?);
+        let target = target(self.target(), &settings.plugins_dir)?;
+        let payload = match &self.from_job {
+            Some(job) => job.payload.clone(),
+            None => payload_input::read(self.input.as_deref())?,
+        };
+        let file = plugin_file(&target.file)?;
         let ended = runtime()?.block_on(async {
             let engine = single_call_engine(settings)?;
             let plugin = load(&engine, &target, file, settings).await?;
@@ -82,7 +108,8 @@ impl Call {
                 CliError::usage(format!("invalid payload for `{}`: {error}", task.name))
             };
             task.check_payload(&payload).map_err(invalid_payload)?;
-            let key = match &self.key {
+            let key_of_job = self.from_job.as_ref().and_then(|job| job.key.as_ref());
+            let key = match self.key.as_ref().or(key_of_job) {
                 Some(key) => Some(key.clone()),
                 None => task.key_of(&payload).map_err(invalid_payload)?.map(|key| key.to_string()),
             };

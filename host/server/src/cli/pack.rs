@@ -23,7 +23,7 @@ pub(crate) struct Pack {
     /// World that the module implements; not used if the module contains its world
     #[arg(long, default_value = contract::WORLD)]
     world: String,
-    /// Manifest in TOML that is written into the component; a component is taken as it is otherwise
+    /// Manifest in TOML that is written into the file; a component, and a program for WASI preview 1, stay what they are
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
 }
@@ -36,7 +36,8 @@ impl Pack {
             let file = self.manifest.as_deref().unwrap_or_else(|| "".as_ref()).display();
             CliError::usage(format!("could not read {file}: {error}"))
         })?;
-        let mut packed = if manifest.is_some() && pack::is_component(&core) {
+        let is_whole = pack::is_component(&core) || (self.wit.is_none() && pack::is_program_as_it_is(&core));
+        let mut packed = if manifest.is_some() && is_whole {
             core.to_vec()
         } else {
             pack::pack(&core, self.wit.as_deref(), &self.world)

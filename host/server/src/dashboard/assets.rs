@@ -7,7 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 
-use super::page_path::Path;
+use crate::http::path::Path;
 
 /// A file.
 struct Asset {

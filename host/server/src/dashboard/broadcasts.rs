@@ -23,7 +23,7 @@ use super::entry::Dashboard;
 use super::form::Form;
 use super::job_row::look;
 use super::layout::{Frame, Section, marks, page, page_in_parts, place, state};
-use super::page_path::Path;
+use super::page_path::PagePath;
 use super::text::{brief, counted, first_line, line, lines, size};
 use super::visitor::Visitor;
 
@@ -238,7 +238,7 @@ pub(super) async fn read(host: &Host, id: &str) -> Result<(Batch, impl Sized + u
 }
 
 /// Shows a durable broadcast.
-pub(super) async fn batch(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+pub(super) async fn batch(State(host): State<Host>, visitor: Visitor, PagePath(id): PagePath<String>) -> Answer {
     let (batch, _reading) = read(&host, &id).await?;
     let is_open = batch.jobs.iter().any(|entry| !entry.job.status.state.name().is_final());
     let live = if is_open { format!("live/broadcasts/{}", batch.id) } else { "live/health?depth=2".to_owned() };

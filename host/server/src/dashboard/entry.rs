@@ -77,7 +77,7 @@ impl FromRef<Dashboard> for Host {
     }
 }
 
-/// What a route needs: one of these; nothing if it needs no token.
+/// The scopes that a route needs: one of these; nothing if it needs no token.
 pub(super) type Entrance = (Dashboard, &'static [Need]);
 
 /// Lets a request in, runs its route, and gives the answer its headers.
@@ -122,7 +122,7 @@ async fn logged(route: &str, request: Request, answer: impl AsyncFnOnce(Request)
     answer.instrument(span).await
 }
 
-/// What a page needs that every visitor with a token may see.
+/// The need of a page that every visitor with a token may see.
 const ANY: &[Need] = &[Need::Read, Need::Enqueue, Need::Broadcast];
 
 /// Checks the way of a request and its token, and returns its visitor with the cookie that was sent. The error is the answer to whoever

@@ -13,7 +13,7 @@ use crate::http::{encode, failures};
 
 use super::answer::{Answer, lead_to};
 use super::layout::{Frame, Section, act, page, state};
-use super::page_path::Path;
+use super::page_path::PagePath;
 use super::text::{ago, count, counted, first_line, line, lines};
 use super::visitor::Visitor;
 
@@ -107,7 +107,11 @@ fn row(visitor: &Visitor, failure: &Failure) -> Markup {
 }
 
 /// Shows one failure group.
-pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(fingerprint): Path<String>) -> Answer {
+pub(super) async fn show(
+    State(host): State<Host>,
+    visitor: Visitor,
+    PagePath(fingerprint): PagePath<String>,
+) -> Answer {
     let failure = failures::read(&host, &fingerprint).await?;
     let title = format!("Failure of {}", failure.task);
     let frame = Frame { title: &title, section: Section::Failures, live: Some("live/health?depth=2".into()) };
@@ -215,21 +219,26 @@ fn content(visitor: &Visitor, failure: &Failure) -> Markup {
 }
 
 /// Says that the cause of a group is removed.
-pub(super) async fn resolve(host: State<Host>, visitor: Visitor, path: Path<String>) -> Answer {
+pub(super) async fn resolve(host: State<Host>, visitor: Visitor, path: PagePath<String>) -> Answer {
     set_state(host, visitor, path, GroupState::Resolved).await
 }
 
 /// Says that a group needs nobody's attention.
-pub(super) async fn ignore(host: State<Host>, visitor: Visitor, path: Path<String>) -> Answer {
+pub(super) async fn ignore(host: State<Host>, visitor: Visitor, path: PagePath<String>) -> Answer {
     set_state(host, visitor, path, GroupState::Ignored).await
 }
 
 /// Takes back that a group is resolved or ignored.
-pub(super) async fn reopen(host: State<Host>, visitor: Visitor, path: Path<String>) -> Answer {
+pub(super) async fn reopen(host: State<Host>, visitor: Visitor, path: PagePath<String>) -> Answer {
     set_state(host, visitor, path, GroupState::Open).await
 }
 
-async fn set_state(State(host): State<Host>, visitor: Visitor, Path(text): Path<String>, to: GroupState) -> Answer {
+async fn set_state(
+    State(host): State<Host>,
+    visitor: Visitor,
+    PagePath(text): PagePath<String>,
+    to: GroupState,
+) -> Answer {
     let fingerprint = failures::fingerprint(&text)?;
     let set = host.set_failure_state(fingerprint, to, visitor.author.clone()).await?;
     set.ok_or_else(|| -> Problem { failures::unknown(fingerprint) })?;

@@ -23,7 +23,7 @@ use super::form::Form;
 use super::job_log::{self, LogTail};
 use super::job_row::{headings, look, row};
 use super::layout::{Frame, Section, act, page, state};
-use super::page_path::Path;
+use super::page_path::PagePath;
 use super::text::{ago, brief, first_line, full, line, lines, size};
 use super::timeline::timeline;
 use super::visitor::Visitor;
@@ -57,7 +57,7 @@ pub(super) async fn read(host: &Host, visitor: &Visitor, id: JobId) -> Result<Se
 }
 
 /// Shows a job.
-pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+pub(super) async fn show(State(host): State<Host>, visitor: Visitor, PagePath(id): PagePath<String>) -> Answer {
     let id = job_lookup::job_id(&id)?;
     let seen = read(&host, &visitor, id).await?;
     let children = children(&host, &visitor, id).await?;
@@ -267,7 +267,7 @@ pub(super) fn end(seen: &Seen) -> Markup {
 }
 
 /// Gives a job another attempt.
-pub(super) async fn retry(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+pub(super) async fn retry(State(host): State<Host>, visitor: Visitor, PagePath(id): PagePath<String>) -> Answer {
     let id = job_lookup::job_id(&id)?;
     job_lookup::check(&host, &visitor.access()?, id).await?;
     host.retry(id, 1, visitor.author.clone()).await.map_err(|error| jobs::refused(id, error))?;
@@ -275,7 +275,7 @@ pub(super) async fn retry(State(host): State<Host>, visitor: Visitor, Path(id): 
 }
 
 /// Asks a job to end.
-pub(super) async fn cancel(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+pub(super) async fn cancel(State(host): State<Host>, visitor: Visitor, PagePath(id): PagePath<String>) -> Answer {
     let id = job_lookup::job_id(&id)?;
     job_lookup::check(&host, &visitor.access()?, id).await?;
     host.cancel(id, visitor.author.clone()).await.map_err(|error| jobs::refused(id, error))?;
@@ -286,7 +286,7 @@ pub(super) async fn cancel(State(host): State<Host>, visitor: Visitor, Path(id):
 pub(super) async fn payload(
     State(dashboard): State<Dashboard>,
     visitor: Visitor,
-    Path(id): Path<String>,
+    PagePath(id): PagePath<String>,
     uri: Uri,
 ) -> Answer {
     bytes(&dashboard, &visitor, job_lookup::job_id(&id)?, BytesOf::Payload, &uri).await
@@ -296,7 +296,7 @@ pub(super) async fn payload(
 pub(super) async fn result(
     State(dashboard): State<Dashboard>,
     visitor: Visitor,
-    Path(id): Path<String>,
+    PagePath(id): PagePath<String>,
     uri: Uri,
 ) -> Answer {
     bytes(&dashboard, &visitor, job_lookup::job_id(&id)?, BytesOf::Result, &uri).await

@@ -28,7 +28,7 @@ use super::answer::Answer;
 use super::entry::Dashboard;
 use super::form::Form;
 use super::layout::{health_text, states, tone};
-use super::page_path::Path;
+use super::page_path::PagePath;
 use super::visitor::Visitor;
 use super::{broadcasts, job_row, nodes, operations, overview, plugins, schedules};
 
@@ -247,7 +247,11 @@ pub(super) async fn nodes(State(dashboard): State<Dashboard>, visitor: Visitor) 
 }
 
 /// Streams one schedule.
-pub(super) async fn schedule(State(dashboard): State<Dashboard>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+pub(super) async fn schedule(
+    State(dashboard): State<Dashboard>,
+    visitor: Visitor,
+    PagePath(id): PagePath<String>,
+) -> Answer {
     schedules_api::read(&dashboard.app.host, &id).await?;
     watched(&dashboard, &visitor, ("schedules/x", "schedule"), move |dashboard, visitor| {
         let id = id.clone();
@@ -259,7 +263,11 @@ pub(super) async fn schedule(State(dashboard): State<Dashboard>, visitor: Visito
 }
 
 /// Streams one operation until it has ended.
-pub(super) async fn operation(State(dashboard): State<Dashboard>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+pub(super) async fn operation(
+    State(dashboard): State<Dashboard>,
+    visitor: Visitor,
+    PagePath(id): PagePath<String>,
+) -> Answer {
     operations_api::read(&dashboard.app.host, &id).await?;
     watched(&dashboard, &visitor, ("operations/x", "operation"), move |dashboard, visitor| {
         let id = id.clone();
@@ -271,7 +279,11 @@ pub(super) async fn operation(State(dashboard): State<Dashboard>, visitor: Visit
 }
 
 /// Streams one durable broadcast until its last job has ended. Its results are read only when the state of a job has changed.
-pub(super) async fn batch(State(dashboard): State<Dashboard>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+pub(super) async fn batch(
+    State(dashboard): State<Dashboard>,
+    visitor: Visitor,
+    PagePath(id): PagePath<String>,
+) -> Answer {
     let id: JobId = id.parse().map_err(|_| broadcasts_api::unknown(&id))?;
     let query = filter::parse("where", &format!("batch:{id}"), dashboard.app.host.now())?;
     let (held, who, query) = (dashboard.clone(), visitor.clone(), Arc::new(query));

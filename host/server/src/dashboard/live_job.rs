@@ -16,7 +16,7 @@ use super::answer::Answer;
 use super::entry::Dashboard;
 use super::form::Form;
 use super::live::{Part, Sent, answer, common, every_second, part};
-use super::page_path::Path;
+use super::page_path::PagePath;
 use super::visitor::Visitor;
 use super::{job, job_log};
 
@@ -31,7 +31,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub(super) async fn follow(
     State(dashboard): State<Dashboard>,
     visitor: Visitor,
-    Path(id): Path<String>,
+    PagePath(id): PagePath<String>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Answer {

@@ -11,7 +11,7 @@ use crate::http::{encode, operations};
 
 use super::answer::{Answer, lead_to};
 use super::layout::{Frame, Section, act, page, state};
-use super::page_path::Path;
+use super::page_path::PagePath;
 use super::text::{ago, brief, count, line};
 use super::visitor::Visitor;
 
@@ -87,7 +87,7 @@ fn badge(operation: &BulkOperation) -> Markup {
 }
 
 /// Shows one operation.
-pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+pub(super) async fn show(State(host): State<Host>, visitor: Visitor, PagePath(id): PagePath<String>) -> Answer {
     let operation = operations::read(&host, &id).await?;
     let live = if operation.state.is_final() {
         "live/health?depth=2".to_owned()
@@ -149,7 +149,7 @@ pub(super) fn content(visitor: &Visitor, operation: &CoreOperation) -> Markup {
 }
 
 /// Stops an operation before its next step.
-pub(super) async fn cancel(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+pub(super) async fn cancel(State(host): State<Host>, visitor: Visitor, PagePath(id): PagePath<String>) -> Answer {
     operations::stop(&host, &id, visitor.author.clone()).await?;
     Ok(lead_to(&visitor, &format!("operations/{id}")))
 }

@@ -8,13 +8,13 @@ use super::answer::PageProblem;
 use crate::http::path;
 
 /// Segments of an address that a route of the dashboard names.
-pub(super) struct Path<T>(pub(super) T);
+pub(super) struct PagePath<T>(pub(super) T);
 
-impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PagePath<T> {
     type Rejection = PageProblem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Path<T>, PageProblem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<PagePath<T>, PageProblem> {
         let path::Path(segments) = path::Path::from_request_parts(parts, state).await?;
-        Ok(Path(segments))
+        Ok(PagePath(segments))
     }
 }

@@ -13,7 +13,7 @@ use crate::http::{encode, plugins};
 
 use super::answer::Answer;
 use super::layout::{Frame, Section, page, state};
-use super::page_path::Path;
+use super::page_path::PagePath;
 use super::text::{ago, brief, count, first_line, line, lines, size};
 use super::visitor::Visitor;
 
@@ -115,7 +115,7 @@ fn row(visitor: &Visitor, file: &PluginFile) -> Markup {
 }
 
 /// Shows one plugin.
-pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+pub(super) async fn show(State(host): State<Host>, visitor: Visitor, PagePath(id): PagePath<String>) -> Answer {
     let file = plugins::read(&host, id.clone()).await?;
     let catalog = host.catalog();
     let id: Option<PluginId> = id.parse().ok();

@@ -14,7 +14,7 @@ use super::answer::{Answer, lead_to};
 use super::form::Form;
 use super::layout::{Frame, Section, act, marks, page, state};
 use super::listing::{bare_listing, listing, pager};
-use super::page_path::Path;
+use super::page_path::PagePath;
 use super::text::{ago, brief, count, full, line, lines};
 use super::visitor::Visitor;
 
@@ -96,7 +96,7 @@ fn when(schedule: &Schedule) -> String {
 }
 
 /// Shows one schedule.
-pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+pub(super) async fn show(State(host): State<Host>, visitor: Visitor, PagePath(id): PagePath<String>) -> Answer {
     let schedule = schedules::read(&host, &id).await?;
     let main = html! {
         // The form of a pause stands outside of the part that is sent again: what is typed there stays.
@@ -250,13 +250,18 @@ fn pause_form(visitor: &Visitor, schedule: &Schedule) -> Markup {
 }
 
 /// Enqueues a job of a schedule at once, and leads to it.
-pub(super) async fn run(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+pub(super) async fn run(State(host): State<Host>, visitor: Visitor, PagePath(id): PagePath<String>) -> Answer {
     let job = schedules::run_now(&host, &visitor.access()?, &id, visitor.author.clone()).await?;
     Ok(lead_to(&visitor, &format!("jobs/{job}")))
 }
 
 /// Pauses a schedule.
-pub(super) async fn pause(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>, form: Form) -> Answer {
+pub(super) async fn pause(
+    State(host): State<Host>,
+    visitor: Visitor,
+    PagePath(id): PagePath<String>,
+    form: Form,
+) -> Answer {
     let length = length::end(None, form.get("for"))?;
     let reason: HoldReason = form.parsed("reason")?;
     schedules::pause_for(&host, &id, (length, reason), visitor.author.clone()).await?;
@@ -264,7 +269,7 @@ pub(super) async fn pause(State(host): State<Host>, visitor: Visitor, Path(id): 
 }
 
 /// Ends the pause of a schedule.
-pub(super) async fn resume(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+pub(super) async fn resume(State(host): State<Host>, visitor: Visitor, PagePath(id): PagePath<String>) -> Answer {
     schedules::resume_now(&host, &id, visitor.author.clone()).await?;
     Ok(lead_to(&visitor, &address(&id)))
 }

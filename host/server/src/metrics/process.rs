@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-/// What the process uses at one moment. What the system does not show is left out.
+/// Use of the machine by the process at one moment. A value that the system does not show is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct ProcessUse {
     /// Processor time, of the user and of the system.

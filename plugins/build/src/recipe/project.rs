@@ -28,7 +28,7 @@ const PACKING: &str = include_str!("../../../kit/src/pack.rs");
 
 pub(super) fn prepare<'a>(guest: &'a Guest, language: Language, work: &Path) -> Result<Prepared<'a>> {
     let folder = work.join("projects").join(guest.name);
-    lay_out(&folder, language, guest.name)?;
+    lay_out(&folder, language, guest)?;
     let requirements = requirements(language);
     let identity = match tools::pinned(requirements) {
         "" => "what package-lock.json names",
@@ -36,13 +36,13 @@ pub(super) fn prepare<'a>(guest: &'a Guest, language: Language, work: &Path) -> 
     };
     let identity = identity.to_owned();
     let mut sources = digest::folder(&folder, KEPT)?;
-    if matches!(language, Language::C | Language::Go) {
+    if matches!(language, Language::C | Language::Go) && !guest.is_plain {
         sources.push_str(&digest::text(PACKING));
     }
     let work = work.to_owned();
     let compile = move || {
         let shell = tools::shell(language, requirements)?.with_path(stand_in(&work)?);
-        compile(&shell, language, guest.name, &folder)
+        compile(&shell, language, guest, &folder)
     };
     Ok(Prepared { sources, identity, compile: Box::new(compile) })
 }
@@ -50,11 +50,14 @@ pub(super) fn prepare<'a>(guest: &'a Guest, language: Language, work: &Path) -> 
 /// What is fetched from PyPI to build it, with its hashes; nothing where npm fetches.
 pub(super) fn requirements(language: Language) -> &'static str {
     let files = project::files_of(language);
-    let pinned = files.iter().find(|(path, _)| *path == "requirements.txt");
+    // Of Python the other file has the plugin's own packages.
+    let name = if language == Language::Python { "build-requirements.txt" } else { "requirements.txt" };
+    let pinned = files.iter().find(|(path, _)| *path == name);
     pinned.map_or("", |(_, text)| text)
 }
 
-fn lay_out(folder: &Path, language: Language, name: &str) -> Result<()> {
+fn lay_out(folder: &Path, language: Language, guest: &Guest) -> Result<()> {
+    let name = guest.name;
     fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     for entry in fs::read_dir(folder).with_context(|| format!("{} cannot be listed", folder.display()))? {
         let path = entry?.path();
@@ -63,6 +66,9 @@ fn lay_out(folder: &Path, language: Language, name: &str) -> Result<()> {
         }
         let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         gone.with_context(|| format!("{} cannot be removed", path.display()))?;
+    }
+    if guest.is_plain {
+        return copy(&folders::plugins().join(name), folder);
     }
     if name == language.example() {
         project::write(folder, language, name)?;
@@ -109,7 +115,8 @@ fn stand_in(work: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn compile(shell: &Shell, language: Language, name: &str, folder: &Path) -> Result<Vec<u8>> {
+fn compile(shell: &Shell, language: Language, guest: &Guest, folder: &Path) -> Result<Vec<u8>> {
+    let name = guest.name;
     shell.run(language.command(), folder, &format!("build the plugin {name}"))?;
     let read = |file: &str| {
         let path = folder.join(file);
@@ -117,7 +124,7 @@ fn compile(shell: &Shell, language: Language, name: &str, folder: &Path) -> Resu
     };
     match language {
         // What `wharf pack` does for an author.
-        Language::C | Language::Go => pack::pack(&read("core.wasm")?, None, contract::WORLD),
+        Language::C | Language::Go if !guest.is_plain => pack::pack(&read("core.wasm")?, None, contract::WORLD),
         _ => read(&format!("{name}.wasm")),
     }
 }

@@ -35,9 +35,10 @@ fn a_program_of_preview_1_becomes_one_of_wasi_0_2() {
     let packed = pack(PROGRAM, None, contract::WORLD).expect("it is a program");
     let run = b"wasi:cli/run@0.2";
     assert!(is_component(&packed) && packed.windows(run.len()).any(|part| part == run));
+    assert!(is_program_as_it_is(PROGRAM) && !is_program_as_it_is(&packed) && !is_program_as_it_is(EMPTY));
     let by_go = [PROGRAM, b"\0\x0c\x0ago:buildidx"].concat();
     let refused = pack(&by_go, None, contract::WORLD).expect_err("it breaks").to_string();
-    assert!(refused.contains("made by Go"), "{refused}");
+    assert!(refused.contains("made by Go") && refused.contains("as it is"), "{refused}");
 }
 
 #[test]
@@ -49,4 +50,6 @@ fn a_component_has_one_manifest() {
     assert_eq!((count(&packed), count(&first), count(&second)), (0, 1, 1));
     assert!(first.starts_with(&packed) && second.ends_with(b"# long\n"));
     assert!(with_manifest(&packed[..packed.len() - 1], "").is_err());
+    let program = with_manifest(PROGRAM, "name = 'a'").expect("it is whole");
+    assert!(program.starts_with(PROGRAM) && is_program_as_it_is(&program));
 }

@@ -30,13 +30,14 @@ pub(crate) const RUST_PLAIN: &[File] = &[
     ("README.md", include_str!("../rust/plain/README.md")),
 ];
 const JAVASCRIPT: &[File] = example!("words-js":
-    ".gitignore" ".npmrc" "README.md" "manifest.js" "package-lock.json" "package.json" "system.js" "utf8.js" "wit/world.wit" "words.js");
+    ".gitignore" ".npmrc" "README.md" "build.js" "guard.js" "manifest.js" "package-lock.json" "package.json" "system.js" "url.js" "utf8.js" "web.js"
+    "wit/world.wit" "words.js");
 const TYPESCRIPT: &[File] = example!("words-ts":
-    ".gitignore" ".npmrc" "README.md" "manifest.ts" "package-lock.json" "package.json" "system.ts" "tsconfig.json" "utf8.ts" "wit/world.wit" "words.ts");
+    ".gitignore" ".npmrc" "README.md" "build.js" "globals.d.ts" "guard.js" "manifest.ts" "package-lock.json" "package.json" "system.ts" "tsconfig.json"
+    "url.js" "utf8.ts" "web.js" "wit/world.wit" "words.ts");
 const JAVASCRIPT_WEB: &[File] = example!("words-web":
     ".gitignore" ".npmrc" "README.md" "manifest.js" "package-lock.json" "package.json" "wit/world.wit" "words.js");
-const PYTHON: &[File] =
-    example!("words-python": ".gitignore" "README.md" "app.py" "build.sh" "manifest.toml" "requirements.txt");
+const PYTHON: &[File] = example!("words-python": ".gitignore" "README.md" "app.py" "build-requirements.txt" "build.sh" "late_imports.py" "manifest.toml" "requirements.txt");
 const GO: &[File] = example!("words-go":
     ".gitignore" "README.md" "build.sh" "go.mod" "manifest.toml" "requirements.txt" "words.go");
 const C: &[File] = example!("words-c":

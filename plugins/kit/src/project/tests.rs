@@ -9,7 +9,7 @@ fn plugins() -> &'static Path {
 }
 
 /// What a build in place may leave there.
-const MADE: [&str; 8] = ["node_modules", ".venv", "gen", "types", "build", "target", "__pycache__", "deps"];
+const MADE: [&str; 9] = ["node_modules", ".venv", "gen", "types", "build", "target", "__pycache__", "deps", "packages"];
 
 fn files_below(folder: &Path, base: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).expect("a folder of an example") {
@@ -74,9 +74,17 @@ fn the_example_is_a_project_of_its_own_name_and_another_has_none_of_it() {
 /// The tests of what a sandbox has instead of a console and of Math.random are those of a plugin with the same files.
 #[test]
 fn what_is_tested_of_javascript_is_what_a_project_has() {
-    for file in ["system.js", "utf8.js", "package-lock.json"] {
+    for file in ["system.js", "utf8.js"] {
         let of = |folder: &str| fs::read_to_string(plugins().join(folder).join(file)).expect("it is there");
         assert_eq!(of("outside-js"), of("words-js").replace("words-js", "outside-js"), "{file}");
+    }
+}
+
+#[test]
+fn what_stands_around_javascript_is_the_same_for_typescript() {
+    for file in ["guard.js", "url.js", "web.js"] {
+        let of = |folder: &str| fs::read_to_string(plugins().join(folder).join(file)).expect("it is there");
+        assert_eq!(of("words-js"), of("words-ts"), "{file}");
     }
 }
 

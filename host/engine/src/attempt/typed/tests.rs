@@ -226,7 +226,7 @@ fn component(wit: &str) -> Option<(Vec<u8>, Signature)> {
     let package = resolve.push_source("echo.wit", wit).unwrap();
     let world = resolve.select_world(&[package], None).unwrap();
     let world = &resolve.worlds[world];
-    let exports = PlainExports::find(&resolve, &world.imports, &world.exports, &[]);
+    let exports = PlainExports::find(&resolve, &world.imports, &world.exports);
     let (_, signature) = exports.signatures().remove(0);
     if signature.flat_params() > 16 {
         return None;

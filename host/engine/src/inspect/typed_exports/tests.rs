@@ -6,11 +6,23 @@ fn exports(wit: &str) -> TypedExports {
     let mut resolve = Resolve::default();
     let package = resolve.push_source("a.wit", wit).unwrap_or_else(|error| panic!("{error:#}"));
     let world = resolve.select_world(&[package], None).unwrap();
-    TypedExports::find(&resolve, &resolve.worlds[world].exports, None, &[])
+    TypedExports::find(&resolve, &resolve.worlds[world].exports, None)
 }
 
 fn tasks(exports: &TypedExports) -> Vec<&str> {
     exports.functions.iter().map(|function| function.task.as_str()).collect()
+}
+
+#[test]
+fn what_tools_add_is_no_task_and_what_authors_call_the_same_is_one() {
+    let of_tools = "package a:b; world w { export exports: interface { init: func(app: string); }
+        export init: func(shim: string, script: string, disable-gc: bool, entry-path: option<string>); export add: func() -> u32; }";
+    let found = exports(of_tools);
+    assert_eq!(tasks(&found), ["add"]);
+    assert!(found.left_out.is_empty(), "{:?}", found.left_out);
+    let of_authors = "package a:b; world w { export exports: interface { init: func(); run: func(); }
+        export init: func(script: string); }";
+    assert_eq!(tasks(&exports(of_authors)), ["world.init", "exports.init", "run"]);
 }
 
 #[test]

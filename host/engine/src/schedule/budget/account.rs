@@ -1,5 +1,8 @@
 //! The account of one sandbox in the host's budget of memory.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use wharf_core::budget::{Age, MemoryUse, Request};
 use wharf_core::outcome::Interruption;
 
@@ -18,6 +21,13 @@ pub(crate) struct Account {
     peak: u64,
     /// The budget, and the age by which its ledger knows this account.
     known: Option<(Budget, Age)>,
+    pair: Option<Pair>,
+}
+
+/// What two accounts of one attempt hold: that of its sandbox, and that of its output. Only one of them asks for more at a time.
+struct Pair {
+    own: Arc<AtomicU64>,
+    other: Arc<AtomicU64>,
 }
 
 /// The budget, and the attempt that asks for more of it.
@@ -35,7 +45,15 @@ impl Account {
     /// Opens the account of a sandbox for which `reserved` bytes are reserved, of which it takes `used` from the start.
     pub(crate) fn new(of: MemoryUse, reserved: u64, used: u64) -> Account {
         let used = used.min(reserved);
-        Account { of, reserved, extra: 0, used, peak: used, known: None }
+        Account { of, reserved, extra: 0, used, peak: used, known: None, pair: None }
+    }
+
+    /// Makes this account and another one of the same attempt count together: what both hold has a limit, and both give back what they
+    /// hold if the attempt is released.
+    pub(crate) fn count_with(&mut self, other: &mut Account) {
+        let [own, others] = [self.used, other.used].map(|used| Arc::new(AtomicU64::new(used)));
+        self.pair = Some(Pair { own: Arc::clone(&own), other: Arc::clone(&others) });
+        other.pair = Some(Pair { own: others, other: own });
     }
 
     /// Returns the most that it held or asked for, in bytes.
@@ -48,7 +66,7 @@ impl Account {
         let used = self.used.saturating_add(bytes);
         let fits = used <= self.has();
         if fits {
-            self.used = used;
+            self.set_used(used);
             self.peak = self.peak.max(used);
         }
         fits
@@ -68,7 +86,7 @@ impl Account {
         if !self.try_reserve(asker, missing) {
             self.reserve(asker, missing).await;
         }
-        self.used = used;
+        self.set_used(used);
         Ok(())
     }
 
@@ -81,7 +99,7 @@ impl Account {
         if self.fits(bytes) {
             return Ok(());
         }
-        self.used = self.used.saturating_add(bytes);
+        self.set_used(self.used.saturating_add(bytes));
         self.peak = self.peak.max(self.used);
         let missing = self.missing(asker, self.used)?;
         if self.try_reserve(asker, missing) {
@@ -97,12 +115,25 @@ impl Account {
 
     /// Counts bytes out. What is reserved stays so.
     pub(crate) fn subtract(&mut self, bytes: u64) {
-        self.used = self.used.saturating_sub(bytes);
+        self.set_used(self.used.saturating_sub(bytes));
+    }
+
+    fn set_used(&mut self, used: u64) {
+        self.used = used;
+        if let Some(pair) = &self.pair {
+            pair.own.store(used, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns what the other account of the attempt holds.
+    fn used_by_other(&self) -> u64 {
+        self.pair.as_ref().map_or(0, |pair| pair.other.load(Ordering::Relaxed))
     }
 
     /// Returns how many bytes must be reserved for `used` of them.
     fn missing(&self, asker: Asker<'_>, used: u64) -> Result<u64, TooMuch> {
-        if used > asker.budget.most(self.of) { Err(TooMuch) } else { Ok(used.saturating_sub(self.has())) }
+        let together = used.saturating_add(self.used_by_other());
+        if together > asker.budget.most(self.of) { Err(TooMuch) } else { Ok(used.saturating_sub(self.has())) }
     }
 
     fn has(&self) -> u64 {
@@ -130,7 +161,7 @@ impl Account {
     }
 
     async fn reserve(&mut self, asker: Asker<'_>, bytes: u64) {
-        let (age, own) = (self.age(asker), self.has());
+        let (age, own) = (self.age(asker), self.has().saturating_add(self.used_by_other()));
         // A subscriber has its broadcast's deadline.
         let releases = !matches!(self.of, MemoryUse::Broadcasts { .. });
         let request = Request { of: self.of, bytes, own, since: asker.budget.now(), releases };

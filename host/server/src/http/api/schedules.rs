@@ -11,7 +11,7 @@ use super::moment::{Moment, millis};
 use super::values::{ClockChange, MissedPolicy, OverlapPolicy, ScheduleSource, ScheduleState, TickOutcome};
 use crate::http::bytes::inline;
 
-/// What a change of the clock does to the times of schedules.
+/// The effect of a change of the clock on the times of schedules.
 pub(crate) const CLOCK_LAW: &str = "a fixed time that it skips comes at the first moment after the gap, and one that it shows \
                                     twice comes once, the first time; hours with `*`, and `every`, follow real time";
 

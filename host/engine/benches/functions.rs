@@ -1,0 +1,220 @@
+//! Measures what types of a function's own cost: `functions` against `functions-contract`, which does the same by the contract and
+//! serde, in turns; and the memory of the host for one large call, as a multiple of the bytes that cross.
+//!
+//! `cargo bench --workspace --bench functions`
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use wharf_core::bounds;
+use wharf_core::job::Stream;
+use wharf_core::outcome::Outcome;
+use wharf_core::rollcall::Reply;
+use wharf_core::shared_bytes::SharedBytes;
+use wharf_engine::{
+    AttemptEnd, AttemptHandle, AttemptLimits, CacheSettings, Call, CallInput, Compile, Engine, GuestJob, HostCalls,
+    Plugin, PluginSettings, Settings,
+};
+
+/// The allocator of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ROUNDS: usize = 9;
+/// Bytes of the payload, and so of the result, of the calls whose memory is measured.
+const LARGE: usize = 8 << 20;
+
+struct Deaf;
+
+impl HostCalls for Deaf {
+    fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
+        async { Ok(()) }.boxed()
+    }
+    fn log(&self, _: Stream, _: String) {}
+    fn log_dropped(&self, _: u64) {}
+    fn progress(&self, _: f32, _: String) {}
+    fn enqueue(&self, _: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+    fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+}
+
+/// A call that both plugins take, and how often each makes it in a round.
+struct Case {
+    name: &'static str,
+    typed: &'static str,
+    by_contract: &'static str,
+    payload: SharedBytes,
+    attempts: usize,
+    /// The most that the ratio may be.
+    max: f64,
+}
+
+fn row(id: usize) -> String {
+    format!(
+        r#"{{"id": {id}, "name": "row {id}", "score": 0.5, "level": "middle", "marks": ["read"], "seen-at": [{id}, "x"]}}"#
+    )
+}
+
+fn rows(count: usize) -> SharedBytes {
+    let mut text = r#"{"rows": ["#.to_owned();
+    for id in 0..count {
+        let _ = write!(text, "{}{}", if id == 0 { "" } else { ", " }, row(id));
+    }
+    (text + "]}").into_bytes().into()
+}
+
+fn bytes(count: usize) -> SharedBytes {
+    let all: Vec<u8> = (0..count).map(|place| (place % 251) as u8).collect();
+    format!(r#"{{"bytes": "{}"}}"#, BASE64_STANDARD.encode(all)).into_bytes().into()
+}
+
+fn cases() -> [Case; 3] {
+    let small = format!(r#"{{"row": {}, "by": 1}}"#, row(7)).into_bytes();
+    [
+        Case {
+            name: "a small record",
+            typed: "move",
+            by_contract: "move",
+            payload: small.into(),
+            attempts: 400,
+            max: 1.3,
+        },
+        Case {
+            name: "1 MiB of bytes",
+            typed: "world.reverse",
+            by_contract: "reverse",
+            payload: bytes(1 << 20),
+            attempts: 20,
+            max: 1.5,
+        },
+        Case {
+            name: "10,000 records",
+            typed: "rows.reverse",
+            by_contract: "reverse-rows",
+            payload: rows(10_000),
+            attempts: 20,
+            max: 3.0,
+        },
+    ]
+}
+
+async fn attempt(engine: &Arc<Engine>, plugin: &Arc<Plugin>, task: &str, payload: &SharedBytes) -> AttemptEnd {
+    let input = CallInput::Job {
+        id: "0000000000001".to_owned(),
+        task: task.to_owned(),
+        key: None,
+        payload: payload.clone(),
+        attempt: 1,
+    };
+    let call = Call { input, limits: AttemptLimits::of(&plugin.manifest.tasks[task]) };
+    let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), AttemptHandle::new()).await;
+    assert!(matches!(ended.outcome, Outcome::Returned(_)), "{task}: {:?}", ended.outcome);
+    ended
+}
+
+async fn median(engine: &Arc<Engine>, plugin: &Arc<Plugin>, task: &str, case: &Case) -> Duration {
+    let mut all = Vec::new();
+    for _ in 0..case.attempts {
+        let begun = Instant::now();
+        attempt(engine, plugin, task, &case.payload).await;
+        all.push(begun.elapsed());
+    }
+    middle(all)
+}
+
+fn middle(mut all: Vec<Duration>) -> Duration {
+    all.sort();
+    all[all.len() / 2]
+}
+
+/// Returns the memory of this process now, and the most since [`forget_most`], in bytes.
+fn memory() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let of = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    };
+    (of("VmRSS:"), of("VmHWM:"))
+}
+
+fn forget_most() {
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+}
+
+async fn load(engine: &Arc<Engine>, name: &str) -> Arc<Plugin> {
+    let bytes: Arc<[u8]> = std::fs::read(plugins::build(name).unwrap()).unwrap().into();
+    let plugin = engine.load(name.parse().unwrap(), bytes, &PluginSettings::default(), &|_| {}).await;
+    plugin.unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+async fn measure_memory(engine: &Arc<Engine>, typed: &Arc<Plugin>) {
+    println!("\n{:<24}{:>14}{:>14}{:>16}{:>10}", "one large call", "payload MiB", "result MiB", "host's MiB", "ratio");
+    for (name, task, payload) in
+        [("bytes", "world.reverse", bytes(LARGE)), ("records", "rows.reverse", rows(LARGE / row(1000).len()))]
+    {
+        let mut least = u64::MAX;
+        let mut result = 0;
+        for _ in 0..ROUNDS {
+            let (before, _) = memory();
+            forget_most();
+            let ended = attempt(engine, typed, task, &payload).await;
+            let (_, most) = memory();
+            // The guest's own memory is bounded and counted by itself.
+            least = least.min(most.saturating_sub(before).saturating_sub(ended.usage.memory_peak_bytes));
+            if let Outcome::Returned(bytes) = &ended.outcome {
+                result = bytes.len();
+            }
+        }
+        let mebibytes = |bytes: f64| bytes / f64::from(1 << 20);
+        let crossed = (payload.len() + result) as f64;
+        println!(
+            "{name:<24}{:>14.1}{:>14.1}{:>16.1}{:>9.2}x   (at most 4)",
+            mebibytes(payload.len() as f64),
+            mebibytes(result as f64),
+            mebibytes(least as f64),
+            least as f64 / crossed,
+        );
+    }
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    runtime.block_on(async {
+        let settings = Settings {
+            attempts: bounds::ATTEMPTS_DEFAULT,
+            broadcast_calls: bounds::BROADCAST_CALLS_DEFAULT,
+            guest_threads: 2,
+            cache: CacheSettings::in_folder(dir.path().join("c")),
+            compile: Compile::InProcess,
+            memory_budget: 4 << 30,
+            extra_ca: None,
+        };
+        let engine = Engine::new(settings).unwrap();
+        let (typed, by_contract) = (load(&engine, "functions").await, load(&engine, "functions-contract").await);
+        println!("{:<24}{:>14}{:>14}{:>10}", "one attempt", "typed us", "contract us", "ratio");
+        for case in cases() {
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            for round in 0..=ROUNDS {
+                let one = median(&engine, &typed, case.typed, &case).await;
+                let other = median(&engine, &by_contract, case.by_contract, &case).await;
+                // The first round warms the pools.
+                if round > 0 {
+                    ours.push(one);
+                    theirs.push(other);
+                }
+            }
+            let [one, other] = [ours, theirs].map(|all| middle(all).as_secs_f64() * 1e6);
+            println!("{:<24}{one:>14.1}{other:>14.1}{:>9.2}x   (at most {})", case.name, one / other, case.max);
+        }
+        measure_memory(&engine, &typed).await;
+    });
+}

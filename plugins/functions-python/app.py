@@ -1,0 +1,11 @@
+"""Counts the lines, words and characters of a text. Nothing here knows Wharf: the function is a task all the same."""
+
+import wit_world
+from componentize_py_types import Err
+
+
+class WitWorld(wit_world.WitWorld):
+    def count(self, text: str) -> wit_world.Totals:
+        if not text:
+            raise Err("the text is empty")
+        return wit_world.Totals(lines=len(text.splitlines()), words=len(text.split()), characters=len(text))

@@ -1,0 +1,3 @@
+module example.com/program-go
+
+go 1.24
