@@ -19,6 +19,12 @@ fn rows(page: &str) -> BTreeMap<String, Vec<String>> {
     found
 }
 
+/// Returns the rows of the tables of all pages: a subject with a page of its own has its settings and metrics there.
+fn rows_of_all_pages() -> BTreeMap<String, Vec<String>> {
+    let pages = files_below(&root().join("host/docs"), "md");
+    pages.iter().flat_map(|page| rows(&read(page))).collect()
+}
+
 /// Returns the first string of each place in `code` that follows `before`.
 fn strings_after<'c>(code: &'c str, before: &str) -> Vec<&'c str> {
     let first = |part: &'c str| part.trim_start().strip_prefix('"')?.split('"').next();
@@ -99,7 +105,8 @@ fn every_command_stands_in_its_page() {
 
 #[test]
 fn every_setting_stands_in_its_page_with_its_default() {
-    let rows = rows(&page("configuration.md"));
+    let mut all = rows_of_all_pages();
+    all.extend(rows(&page("configuration.md")));
     let table = read(&root().join("host/server/src/config/table.rs"));
     let table = table.split("const SETTINGS").nth(1).expect("the table").split("\n];").next().expect("its end");
     let mut found = 0;
@@ -107,7 +114,7 @@ fn every_setting_stands_in_its_page_with_its_default() {
         let mut strings = part.split('"').skip(1).step_by(2);
         let (key, default) = (strings.next().expect("a key"), strings.next().expect("a default"));
         found += 1;
-        let row = rows.get(key).unwrap_or_else(|| panic!("configuration.md has no row for the setting `{key}`"));
+        let row = all.get(key).unwrap_or_else(|| panic!("no page of host/docs has a row for the setting `{key}`"));
         let shown = &row[1];
         assert!(
             default.is_empty() || shown == &format!("`{default}`"),
@@ -127,7 +134,7 @@ fn every_setting_stands_in_its_page_with_its_default() {
 
 #[test]
 fn every_grant_stands_in_its_page() {
-    let page = page("configuration.md");
+    let pages: String = files_below(&root().join("host/docs"), "md").iter().map(|page| read(page)).collect();
     let grants = read(&root().join("host/engine/src/spec/grants.rs"));
     let fields = grants.split("pub struct PluginSettings {").nth(1).expect("the struct").split("\n}").next();
     let mut found = 0;
@@ -137,8 +144,8 @@ fn every_grant_stands_in_its_page() {
         let named =
             [format!("| `{key}` |"), format!("| `[plugins.NAME.{key}]` |"), format!("| `[plugins.NAME.{key}.TASK]` |")];
         assert!(
-            named.iter().any(|row| page.contains(row)),
-            "configuration.md has no row for `{key}` of [plugins.NAME]"
+            named.iter().any(|row| pages.contains(row)),
+            "no page of host/docs has a row for `{key}` of [plugins.NAME]"
         );
     }
     assert!(found > 10, "the keys are found: {found}");
@@ -146,7 +153,7 @@ fn every_grant_stands_in_its_page() {
 
 #[test]
 fn every_metric_stands_in_its_page() {
-    let rows = rows(&page("metrics.md"));
+    let (page, all) = (rows(&page("metrics.md")), rows_of_all_pages());
     let (server, mut code) = (root().join("host/server/src"), read(&root().join("host/server/src/metrics.rs")));
     files_below(&server.join("metrics"), "rs").iter().for_each(|file| code.push_str(&read(file)));
     code.push_str(&read(&server.join("http/health.rs")));
@@ -159,13 +166,13 @@ fn every_metric_stands_in_its_page() {
     let registers =
         ["counters(", "histograms(", "register(", "register_with_unit(", ".plain(", "labelled(", "seconds("];
     for name in registers.iter().flat_map(|before| strings_after(&code, before)) {
-        assert!(names(name).iter().any(|name| rows.contains_key(name)), "metrics.md has no row for {name:?}");
+        assert!(names(name).iter().any(|name| all.contains_key(name)), "no page of host/docs has a row for {name:?}");
         found.insert(name);
     }
     assert!(found.len() > 40, "the metrics are found: {}", found.len());
     let literals: BTreeSet<&str> = code.split('"').collect();
     let is_there = |row: &&String| literals.iter().any(|name| names(name).contains(row));
-    let unknown: Vec<_> = rows.keys().filter(|row| !is_there(row)).collect();
+    let unknown: Vec<_> = page.keys().filter(|row| !is_there(row)).collect();
     assert!(unknown.is_empty(), "metrics.md has rows for metrics that are not there: {unknown:?}");
 }
 
