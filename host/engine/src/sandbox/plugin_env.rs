@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use tokio_rustls::rustls::ClientConfig;
 use wasmtime_wasi_config::WasiConfigVariables;
 
+use crate::sandbox::secrets::mask::Mask;
 use crate::schedule::budget::Budget;
 use crate::spec::grants::PluginSettings;
 
@@ -22,6 +23,8 @@ pub(crate) struct PluginEnv {
     pub(crate) budget: Budget,
     /// The settings of its encrypted connections.
     pub(crate) tls: Arc<ClientConfig>,
+    /// Masks the values of the plugin's secrets; `None` if it has none.
+    pub(crate) mask: Option<Arc<Mask>>,
     /// Why no attempt may use these settings any more; empty as long as they may.
     revoked: OnceLock<String>,
 }
@@ -42,7 +45,8 @@ impl PluginEnv {
     pub(crate) fn new(plugin: &str, settings: PluginSettings, host: &HostEnv) -> PluginEnv {
         let HostEnv { runtime, budget, tls } = host.clone();
         let config = settings.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        PluginEnv { plugin: plugin.to_owned(), settings, config, runtime, budget, tls, revoked: OnceLock::new() }
+        let mask = Mask::new(&settings.secrets).map(Arc::new);
+        PluginEnv { plugin: plugin.to_owned(), settings, config, runtime, budget, tls, mask, revoked: OnceLock::new() }
     }
 
     /// Ends every attempt that has these settings: at its next host call, at its next tick, or at its end. `why` is recorded as

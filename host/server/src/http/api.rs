@@ -14,12 +14,12 @@ mod attempts;
 mod failures;
 mod log_entry;
 mod broadcasts;
+mod schedules;
 mod plugins;
 mod nodes;
 mod config;
 mod limits;
 mod operations;
-mod schedules;
 mod health;
 
 pub(crate) use attempts::AttemptList;
@@ -40,7 +40,9 @@ pub(crate) use nodes::{LoadedPlugin, Node};
 pub(crate) use operations::{
     BulkOperation, OperationAct, OperationPage, OperationPreview, OperationRequest, OperationState, OperationsQuery,
 };
-pub(crate) use plugins::{PluginFile, Refusal, TaskDocument, TaskKind, loaded_or_refused, plugin_files};
+pub(crate) use plugins::{
+    PluginFile, Refusal, TaskDocument, TaskKind, loaded_or_refused, plugin_files, suggested, suggestion_text,
+};
 pub(crate) use schedules::{PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, SchedulesQuery};
 pub(crate) use summary::{EndedCounts, KeySummary, Quantiles, Summary, SummaryQuery, TaskSummary, WaitCounts};
 pub(crate) use values::{
