@@ -342,6 +342,16 @@ pub const HTTP_HEADERS_BYTES_MAX: usize = 16 * KIB as usize;
 pub const HTTP_BODY_BYTES_MAX: u64 = 16 * MIB;
 /// Maximum number of HTTP requests of one attempt.
 pub const HTTP_REQUESTS_MAX: u32 = 100;
+/// Minimum size in bytes of the value of a secret: a shorter one could not be told from other text in a response.
+pub const SECRET_BYTES_MIN: usize = 8;
+/// Maximum size in bytes of the value of a secret.
+pub const SECRET_BYTES_MAX: usize = 2048;
+/// Maximum size in bytes of the name of a secret.
+pub const SECRET_NAME_BYTES_MAX: usize = 64;
+/// Maximum number of secrets of one plugin.
+pub const PLUGIN_SECRETS_MAX: usize = 16;
+/// Maximum number of placeholders that are replaced in the headers of one request.
+pub const SECRETS_PUT_MAX: usize = 8;
 /// Maximum size in bytes of the file of certificate authorities that are trusted besides those that browsers trust.
 pub const EXTRA_CA_BYTES_MAX: u64 = 4 * MIB;
 

@@ -48,6 +48,7 @@ pub mod activity;
 pub mod node;
 pub mod lease;
 pub mod kv;
+pub mod tick;
 pub mod job;
 pub mod log_page;
 pub mod keep;

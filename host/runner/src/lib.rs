@@ -155,6 +155,7 @@ mod limits_view;
 mod holds_view;
 mod search_room;
 mod operations;
+mod tick_payload;
 mod schedules;
 mod schedule_sync;
 mod scheduler;

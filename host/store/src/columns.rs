@@ -16,6 +16,7 @@ use wharf_core::lifecycle::Refusal;
 use wharf_core::outcome::{OutcomeKind, Report, Usage};
 use wharf_core::retry::FailureCount;
 use wharf_core::shared_bytes::SharedBytes;
+use wharf_core::tick::JobTick;
 use wharf_core::time::Timestamp;
 
 /// The column `state` of a waiting job that was not due when it was written. SQL statements contain the numbers of states as
@@ -263,6 +264,7 @@ pub(crate) struct JobColumns {
     pub(crate) token: Option<String>,
     pub(crate) batch: Option<i64>,
     pub(crate) topic: Option<String>,
+    pub(crate) tick: Option<String>,
     pub(crate) parent: Option<i64>,
     pub(crate) generation: u32,
     pub(crate) payload: Option<SharedBytes>,
@@ -307,6 +309,7 @@ impl JobColumns {
             fingerprint: self.fingerprint.map(|text| parse("fingerprint", &text)).transpose()?,
             result: self.output,
             usage: usage(self.usage),
+            tick: tick(self.tick.as_deref())?,
         })
     }
 }
@@ -318,6 +321,14 @@ impl JobColumns {
 pub(crate) fn batch(id: Option<i64>, topic: Option<&str>) -> Result<Option<Batch>, DamagedData> {
     let Some(id) = id else { return Ok(None) };
     Ok(Some(Batch { id: job_id(id)?, topic: parse("topic", topic.unwrap_or_default())? }))
+}
+
+/// Converts the column `tick`.
+///
+/// # Errors
+/// If it is not valid.
+pub(crate) fn tick(text: Option<&str>) -> Result<Option<Box<JobTick>>, DamagedData> {
+    text.map(|text| parse("tick", text).map(Box::new)).transpose()
 }
 
 /// Converts the columns `parent` and `generation`: the jobs from which a job descends.

@@ -11,6 +11,7 @@ use wharf_core::limits::OnConflict;
 use wharf_core::topic::Pattern;
 
 use crate::spec::duration::{DURATION_RULE, HumanDuration, parse_duration};
+use crate::spec::suggestion::Suggestion;
 
 /// A size in human notation, such as "128MiB" or "1GB", or a plain number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +42,9 @@ pub struct RawManifest {
     /// The tasks, by name.
     #[serde(default)]
     pub tasks: BTreeMap<String, RawTask>,
+    /// Schedules that it suggests, by name.
+    #[serde(default)]
+    pub schedules: BTreeMap<String, Suggestion>,
 }
 
 /// A pattern of topics, such as "document.*".
@@ -168,12 +172,14 @@ impl RawManifest {
             let merged = self.tasks.remove(&name).unwrap_or_default().under(&task);
             self.tasks.insert(name, merged);
         }
+        self.schedules.extend(over.schedules);
         RawManifest {
             name: over.name.or(self.name),
             version: over.version.or(self.version),
             topics: if over.topics.is_empty() { self.topics } else { over.topics },
             receive: merged(self.receive, over.receive.as_ref(), RawReceive::under),
             tasks: self.tasks,
+            schedules: self.schedules,
         }
     }
 }

@@ -195,6 +195,7 @@ fn spec(request: ScheduleRequest) -> Result<ScheduleSpec, Problem> {
         overlap: request.overlap.map(Into::into).unwrap_or_default(),
         spread: optional("spread", request.spread)?.unwrap_or_default(),
         pause_after: request.pause_after,
+        tick_as: request.tick_as.map(|path| path.parse().map_err(|error| named("tick_as", error))).transpose()?,
     })
 }
 

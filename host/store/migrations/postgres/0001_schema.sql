@@ -66,6 +66,7 @@ CREATE TABLE $schema.jobs (
     token bytea,
     batch bigint,                       -- the durable broadcast that the job belongs to, and its topic; null in all other jobs
     topic text,
+    tick text,                          -- of a job of a schedule: its tick, the one before, and how many were missed between
     parent bigint,                      -- the job whose attempt enqueued this one
     generation integer NOT NULL,        -- how many jobs are above it
     payload_bytes bigint NOT NULL,
@@ -394,9 +395,11 @@ CREATE TABLE $schema.schedules (
     fired_count bigint NOT NULL,
     missed_count bigint NOT NULL,
     skipped_count bigint NOT NULL,
-    recent text NOT NULL                -- the last ticks, one to a line
+    recent text NOT NULL,               -- the last ticks, one to a line
+    tick_as text                        -- where in the payload each job finds its tick
 );
 CREATE INDEX schedules_due ON $schema.schedules (next_at, id) WHERE next_at IS NOT NULL;
+CREATE INDEX schedules_moved ON $schema.schedules (moved_at);
 
 -- The schedules in the settings files of nodes: the id and the digest of each definition, one to a line.
 CREATE TABLE $schema.schedule_files (

@@ -27,6 +27,7 @@ CREATE TABLE jobs (
     token TEXT,                         -- the idempotency token
     batch INTEGER,                      -- the durable broadcast that the job belongs to; null in all other jobs
     topic TEXT,                         -- the topic of that broadcast
+    tick TEXT,                          -- of a job of a schedule: its tick, the one before, and how many were missed between
     parent INTEGER,                     -- the job whose attempt enqueued this one
     generation INTEGER NOT NULL,        -- how many jobs are above it
     payload_bytes INTEGER NOT NULL,
@@ -282,9 +283,11 @@ CREATE TABLE schedules (
     fired_count INTEGER NOT NULL,
     missed_count INTEGER NOT NULL,
     skipped_count INTEGER NOT NULL,
-    recent TEXT NOT NULL                -- the last ticks, one to a line
+    recent TEXT NOT NULL,               -- the last ticks, one to a line
+    tick_as TEXT                        -- where in the payload each job finds its tick
 );
 CREATE INDEX schedules_due ON schedules (next_at, id) WHERE next_at IS NOT NULL;
+CREATE INDEX schedules_moved ON schedules (moved_at);
 
 -- The schedules in the settings files of nodes: the id and the digest of each definition, one to a line.
 CREATE TABLE schedule_files (

@@ -305,6 +305,7 @@ impl MemoryQueue {
             fingerprint: None,
             result: None,
             usage: None,
+            tick: new.tick,
         };
         count(&mut self.waiting, &job.task, 1);
         self.jobs.insert(id, JobRecord { job, entries: Vec::new(), attempts: Vec::new() });

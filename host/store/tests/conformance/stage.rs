@@ -180,6 +180,7 @@ impl Stage {
             on_conflict: OnConflict::Wait,
             batch: None,
             lineage: Default::default(),
+            tick: None,
         }
     }
 

@@ -147,6 +147,8 @@ fn new_job(rng: &mut Rng, world: &World) -> NewJob {
         ),
         batch: one_of(rng, &[None, None, None, Some(BATCHES[0]), Some(BATCHES[1])]).map(batch),
         lineage: Default::default(),
+        tick: one_of(rng, &[None, None, Some("1000000,,0"), Some("2000000,1000000,3")])
+            .map(|tick| Box::new(tick.parse().unwrap())),
     }
 }
 
