@@ -78,17 +78,29 @@ impl ReverseProxy {
         ReverseProxy::start(host, prefix, PROXY_PARAMS)
     }
 
+    /// Serves the host by a site as an operator would write it, for port 80 and a host at 127.0.0.1:7070.
+    #[track_caller]
+    pub(crate) fn with_site(site: &str, host: &str) -> ReverseProxy {
+        let (head, tail) = CONFIG.split_once("    server {").expect("a server");
+        let rest = tail.rsplit_once("    }").expect("its end").1;
+        let site = site.replace("listen 80;", "listen 127.0.0.1:PORT;").replace("http://127.0.0.1:7070", "HOST");
+        ReverseProxy::with_config(&format!("{head}{site}{rest}"), host)
+    }
+
     #[track_caller]
     fn start(host: &str, prefix: &str, params: &str) -> ReverseProxy {
+        ReverseProxy::with_config(&CONFIG.replace("PREFIX", prefix).replace("PARAMS", params), host)
+    }
+
+    #[track_caller]
+    fn with_config(config: &str, host: &str) -> ReverseProxy {
         let dir = tempfile::Builder::new().prefix("wharf-nginx-").tempdir().expect("a temporary folder");
         // A port that was just free.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
-        let config = CONFIG
+        let config = config
             .replace("DIR", &dir.path().display().to_string())
             .replace("PORT", &port.to_string())
-            .replace("PREFIX", prefix)
-            .replace("HOST", host)
-            .replace("PARAMS", params);
+            .replace("HOST", host);
         let file = dir.path().join("nginx.conf");
         std::fs::write(&file, config).expect("the configuration can be written");
         let process = Command::new(program())

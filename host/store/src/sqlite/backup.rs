@@ -96,15 +96,13 @@ pub(crate) fn restore_file(store: &Path, from: &Path) -> Result<Contents, Mainte
 
 /// Opens a file that a host may be writing to, to read it.
 pub(super) fn open_store(path: &Path) -> Result<Connection, MaintenanceError> {
-    let unreadable = |error: std::io::Error| unusable(path, format!("could not read it: {error}"));
-    let header = FileHeader::read(&File::open(path).map_err(unreadable)?).map_err(unreadable)?;
+    if !path.exists() {
+        return Err(unusable(path, "it does not exist").into());
+    }
+    // Through SQLite alone: closing another descriptor of the file would end the locks that this process has on it.
     let read = |error: rusqlite::Error| unusable(path, file::reason(&error));
     let conn = file::open_reader(&real_path(path)).map_err(read)?;
-    // The file alone may be behind its log.
-    let header = match header {
-        Some(header) if header.is_of_wharf() => header,
-        _ => FileHeader::query(&conn).map_err(read)?,
-    };
+    let header = FileHeader::query(&conn).map_err(read)?;
     header.check(path, file::schema_version())?;
     if !header.is_of_wharf() {
         return Err(unusable(path, "it is empty: there is no store in it").into());
