@@ -5,7 +5,7 @@ use crate::limits::{Limits, OnConflict};
 use crate::time::Timestamp;
 use crate::topic::{Pattern, Subscriptions, Topic};
 
-/// What operators write to name a node: its ID, its name, or "self" for the node that they ask.
+/// A node as operators name it: by its ID, by its name, or as "self", which is the node that they ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeName {
     /// The node that is asked.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-/// What the process uses at one moment. What the system does not show is left out.
+/// The resources that the process uses at one moment, without those that the system does not show.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct ProcessUse {
     /// Processor time, of the user and of the system.

@@ -8,7 +8,7 @@ use super::session::{Session, SessionError, Sessions, computed};
 use crate::columns::job_id;
 use crate::store::{CheckReport, OpenError};
 
-/// What a store holds: each kind with the query that counts it.
+/// The contents of a store: each kind with the query that counts it.
 const CONTENTS: [(&str, &str); 11] = [
     ("waiting jobs", "SELECT count(*) FROM $schema.jobs WHERE state < 2"),
     ("running jobs", "SELECT count(*) FROM $schema.jobs WHERE state = 2"),
@@ -111,7 +111,7 @@ pub(crate) async fn check(address: &str) -> Result<CheckReport, OpenError> {
     let has_store = "SELECT count(*) FROM pg_tables WHERE schemaname = $1 AND tablename = 'jobs'";
     let found = session.query_one(has_store, &[(&address.schema, Type::TEXT)]).await.map_err(failed)?;
     if computed::<i64>(&found, 0).map_err(failed)? == 0 {
-        let reason = format!("its schema `{}` has no store", address.schema);
+        let reason = format!("no host has made tables in its schema `{}`; name another one", address.schema);
         return Err(OpenError::MendDatabase { address: address.redacted.clone(), reason });
     }
     check_tables(&session).await.map_err(failed)

@@ -13,7 +13,7 @@ pub struct StoreSize {
     pub log_bytes: Option<u64>,
 }
 
-/// What a store is kept in.
+/// The file or the tables that keep a store.
 #[async_trait]
 pub trait StoreFiles: Send + Sync {
     /// Returns the size of the store. It is cheap, however large the store is.

@@ -132,6 +132,6 @@ fn the_tables_of_a_database_are_checked_while_a_host_goes_on() {
         assert_eq!(kinds.map(|kind| count(&report.contents, kind)), [3, 1, 1, 1]);
         let empty = address.replace("schema=", "schema=no_");
         let error = check(&empty).await.unwrap_err().to_string();
-        assert!(error.contains("has no store"), "{error}");
+        assert!(error.contains("no host has made tables"), "{error}");
     });
 }
