@@ -24,7 +24,7 @@ const CONTENTS: [(&str, &str); 11] = [
 ];
 
 /// Rules between rows, each with the query for the jobs that break it.
-const RULES_OF_JOBS: [(&str, &str); 8] = [
+const RULES_OF_JOBS: [(&str, &str); 7] = [
     (
         "each job that is listed as ready is ready, and each ready job is listed once",
         "SELECT coalesce(listed.id, jobs.id) FROM (SELECT id FROM $schema.jobs WHERE state = 1) AS jobs
@@ -63,11 +63,6 @@ const RULES_OF_JOBS: [(&str, &str); 8] = [
         "each ready job is of a line of its lane and its task",
         "SELECT first_id FROM $schema.ready LEFT JOIN $schema.lines ON lines.id = ready.line AND lines.task = ready.task
          WHERE lines.id IS NULL",
-    ),
-    (
-        "deleted jobs are counted for broadcasts that have jobs",
-        "SELECT batch FROM $schema.deleted_of_batch AS deleted WHERE NOT EXISTS (
-             SELECT FROM $schema.jobs WHERE jobs.batch IS NOT NULL AND jobs.batch = deleted.batch)",
     ),
 ];
 
