@@ -13,6 +13,7 @@ mod proxy;
 #[expect(dead_code, reason = "the tests of the store do more with a server")]
 mod server;
 mod pooler;
+mod promtool;
 mod reverse_proxy;
 mod terminal;
 #[expect(dead_code, reason = "the tests of the store hold commits in more ways")]
@@ -26,6 +27,7 @@ pub(crate) use guests::{component, photo};
 pub(crate) use host::{Hears, Host, Setup, wharf, wharf_under};
 pub(crate) use link::link;
 pub(crate) use pooler::Pooler;
+pub(crate) use promtool::promtool;
 pub(crate) use proxy::Proxy;
 pub(crate) use reverse_proxy::ReverseProxy;
 pub(crate) use server::{Postgres, shared_address};

@@ -107,8 +107,23 @@ impl ReverseProxy {
         ReverseProxy::start(host, prefix, "", true)
     }
 
+    /// Serves the host by a site as an operator would write it, for port 80 and a host at 127.0.0.1:7070.
+    #[track_caller]
+    pub(crate) fn with_site(site: &str, host: &str) -> ReverseProxy {
+        let (head, tail) = CONFIG.split_once("    server {").expect("a server");
+        let rest = tail.rsplit_once("    }").expect("its end").1;
+        let site = site.replace("listen 80;", "listen 127.0.0.1:PORT;").replace("http://127.0.0.1:7070", "HOST");
+        ReverseProxy::with_config(&format!("{head}{site}{rest}"), host, false)
+    }
+
     #[track_caller]
     fn start(host: &str, prefix: &str, params: &str, encrypts: bool) -> ReverseProxy {
+        let config = CONFIG.replace("PREFIX", prefix).replace("PARAMS", params);
+        ReverseProxy::with_config(&config, host, encrypts)
+    }
+
+    #[track_caller]
+    fn with_config(config: &str, host: &str, encrypts: bool) -> ReverseProxy {
         let dir = tempfile::Builder::new().prefix("wharf-nginx-").tempdir().expect("a temporary folder");
         // A port that was just free.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
@@ -116,13 +131,11 @@ impl ReverseProxy {
             let made = Command::new("sh").args(["-c", KEY, "key"]).arg(dir.path()).status().expect("sh runs");
             assert!(made.success(), "openssl makes a certificate");
         }
-        let config = CONFIG
+        let config = config
             .replace("TLS", if encrypts { TLS } else { "" })
             .replace("DIR", &dir.path().display().to_string())
             .replace("PORT", &port.to_string())
-            .replace("PREFIX", prefix)
-            .replace("HOST", host)
-            .replace("PARAMS", params);
+            .replace("HOST", host);
         let file = dir.path().join("nginx.conf");
         std::fs::write(&file, config).expect("the configuration can be written");
         let process = Command::new(program())

@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 /// this ID, or before all that finished at the moment.
 pub type FinishedPlace = (Timestamp, Option<JobId>);
 
-/// How long finished jobs are kept.
+/// The time for which finished jobs are kept, by how they ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
     /// Time for which jobs that succeeded are kept.
@@ -46,7 +46,7 @@ impl Default for Keep {
     }
 }
 
-/// How long finished jobs of each task are kept.
+/// The rules of how long finished jobs are kept, by task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeepRules {
     /// The rule for tasks without one of their own.

@@ -17,7 +17,7 @@ pub struct LiveSettings {
     pub waiting_max: u32,
     /// The maximum number of generations of jobs that enqueue one another, unless the plugin's settings say otherwise.
     pub generations_max: u32,
-    /// How long finished jobs are kept, unless the settings of their task say otherwise.
+    /// The time for which finished jobs are kept, unless the settings of their task say otherwise.
     pub keep: Keep,
     /// The operator's settings for single plugins.
     pub plugins: BTreeMap<PluginId, PluginSettings>,

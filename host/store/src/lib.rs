@@ -52,9 +52,9 @@ pub use open::open;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub use store::{
-    ActFilter, ActPage, AttemptStore, AuditLog, BackupReport, CheckReport, Claim, Claimed, Contents, DueSchedules,
+    ActFilter, ActPage, AttemptStore, AuditLog, BackupReport, CheckReport, Claim, Claimed, DueSchedules,
     ExpiredDeleted, ExpiredJobs, FailureCursor, FailureFilter, FailurePage, FailureStore, Fault, FindPage, FindRequest,
     HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, MaintenanceError, NodeMessages,
     NodeRegistry, Nudges, OpenError, OperationStore, PinnedLog, Queue, QueueStats, Recorded, Renewed, ScheduleFired,
-    ScheduleStore, ScheduleWrite, ScheduleWritten, StepTaken, Store, StoreError, StoreFiles, StoreSize,
+    ScheduleStore, ScheduleWrite, ScheduleWritten, StepTaken, Store, StoreContents, StoreError, StoreFiles, StoreSize,
 };

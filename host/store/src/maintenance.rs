@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::address_text::without_password;
 use crate::postgres;
 use crate::sqlite::{backup_file, check_store_file, restore_file};
-use crate::store::{BackupReport, CheckReport, Contents, MaintenanceError, OpenError};
+use crate::store::{BackupReport, CheckReport, MaintenanceError, OpenError, StoreContents};
 
 /// A store, by what it is kept in.
 enum Place<'a> {
@@ -51,7 +51,7 @@ pub fn backup(
 ///
 /// # Errors
 /// If the store is no file, a host uses it, it is not empty, or the backup is not one of this version or damaged.
-pub fn restore(address: &str, from: &Path) -> Result<Contents, MaintenanceError> {
+pub fn restore(address: &str, from: &Path) -> Result<StoreContents, MaintenanceError> {
     match place(address) {
         Place::File(file) => restore_file(file, from),
         Place::Database => Err(MaintenanceError::OtherMeans(format!(

@@ -31,7 +31,7 @@ pub use job_finder::{FindPage, FindRequest, JobFinder};
 pub(crate) use job_view::by_plugin;
 pub use job_view::{JobFilter, JobPage, JobSnapshot, QueueStats};
 pub use kv_store::KvStore;
-pub use maintenance::{BackupReport, CheckReport, Contents, Fault, MaintenanceError};
+pub use maintenance::{BackupReport, CheckReport, Fault, MaintenanceError, StoreContents};
 pub use node_messages::NodeMessages;
 pub use node_registry::NodeRegistry;
 pub use operation_store::{OperationStore, StepTaken};

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use bytesize::ByteSize;
 use clap::Subcommand;
 use serde_json::{Value, json};
-use wharf_store::{CheckReport, Contents, MaintenanceError, OpenError};
+use wharf_store::{CheckReport, MaintenanceError, OpenError, StoreContents};
 
 use crate::cli_error::{CliError, ExitStatus};
 use crate::config::Settings;
@@ -117,7 +117,7 @@ fn print_report(report: &CheckReport) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_contents(held: &Contents) -> anyhow::Result<()> {
+fn print_contents(held: &StoreContents) -> anyhow::Result<()> {
     let mut table = Table::new(&["WHAT", "NUMBER"]);
     for (kind, count) in held {
         table.row([(*kind).to_owned(), count.to_string()]);
@@ -126,7 +126,7 @@ fn print_contents(held: &Contents) -> anyhow::Result<()> {
 }
 
 /// Returns what a store holds as a document: the kinds in snake case.
-fn contents(held: &Contents) -> Value {
+fn contents(held: &StoreContents) -> Value {
     held.iter().map(|(kind, count)| (kind.replace(' ', "_"), Value::from(*count))).collect()
 }
 

@@ -165,6 +165,7 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("extra-ca-bytes-max", bytes(hard::EXTRA_CA_BYTES_MAX)),
         ("upkeep-interval", duration(hard::UPKEEP_INTERVAL)),
         ("keep-finished", duration(hard::KEEP_FINISHED)),
+        ("keep-walk-every", duration(hard::KEEP_WALK_EVERY)),
         ("upkeep-batch", hard::UPKEEP_BATCH.to_string()),
         ("promote-batch", hard::PROMOTE_BATCH.to_string()),
         ("page-max", hard::PAGE_MAX.to_string()),

@@ -217,7 +217,7 @@ impl Gauges {
             limits.iter().filter_map(move |limit| Some((limit.group.to_string(), pick(limit)?))).collect::<Vec<_>>()
         };
         self.labelled(
-            "limit_total",
+            "limit_all_keys",
             "Jobs of a group that may run at once",
             "group",
             by_group(|limit| limit.in_force.total.map(u64::from)),

@@ -8,7 +8,7 @@ use super::session::{Session, SessionError, Sessions, computed};
 use crate::columns::job_id;
 use crate::store::{CheckReport, OpenError};
 
-/// What a store holds: each kind with the query that counts it.
+/// The contents of a store: each kind with the query that counts it.
 const CONTENTS: [(&str, &str); 11] = [
     ("waiting jobs", "SELECT count(*) FROM $schema.jobs WHERE state < 2"),
     ("running jobs", "SELECT count(*) FROM $schema.jobs WHERE state = 2"),
@@ -24,7 +24,7 @@ const CONTENTS: [(&str, &str); 11] = [
 ];
 
 /// Rules between rows, each with the query for the jobs that break it.
-const RULES_OF_JOBS: [(&str, &str); 8] = [
+const RULES_OF_JOBS: [(&str, &str); 7] = [
     (
         "each job that is listed as ready is ready, and each ready job is listed once",
         "SELECT coalesce(listed.id, jobs.id) FROM (SELECT id FROM $schema.jobs WHERE state = 1) AS jobs
@@ -63,11 +63,6 @@ const RULES_OF_JOBS: [(&str, &str); 8] = [
         "each ready job is of a line of its lane and its task",
         "SELECT first_id FROM $schema.ready LEFT JOIN $schema.lines ON lines.id = ready.line AND lines.task = ready.task
          WHERE lines.id IS NULL",
-    ),
-    (
-        "deleted jobs are counted for broadcasts that have jobs",
-        "SELECT batch FROM $schema.deleted_of_batch AS deleted WHERE NOT EXISTS (
-             SELECT FROM $schema.jobs WHERE jobs.batch IS NOT NULL AND jobs.batch = deleted.batch)",
     ),
 ];
 
@@ -111,7 +106,7 @@ pub(crate) async fn check(address: &str) -> Result<CheckReport, OpenError> {
     let has_store = "SELECT count(*) FROM pg_tables WHERE schemaname = $1 AND tablename = 'jobs'";
     let found = session.query_one(has_store, &[(&address.schema, Type::TEXT)]).await.map_err(failed)?;
     if computed::<i64>(&found, 0).map_err(failed)? == 0 {
-        let reason = format!("its schema `{}` has no store", address.schema);
+        let reason = format!("no host has made tables in its schema `{}`; name another one", address.schema);
         return Err(OpenError::MendDatabase { address: address.redacted.clone(), reason });
     }
     check_tables(&session).await.map_err(failed)

@@ -13,10 +13,10 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
 use super::check::contents;
-use super::file::{self, DatabaseFile, connect};
-use super::file_header::{FileHeader, unusable};
+use super::file::{self, DatabaseFile, connect, open_store};
+use super::file_header::unusable;
 use super::lock::{beside, log_bytes, real_path};
-use crate::store::{BackupReport, Contents, MaintenanceError};
+use crate::store::{BackupReport, MaintenanceError, StoreContents};
 
 /// Pages that one step copies (1 MiB).
 const STEP_PAGES: i32 = 256;
@@ -70,7 +70,7 @@ pub(crate) fn backup_file(
 ///
 /// # Errors
 /// If a host uses the file, it is not empty, or the backup is not a store or is damaged.
-pub(crate) fn restore_file(store: &Path, from: &Path) -> Result<Contents, MaintenanceError> {
+pub(crate) fn restore_file(store: &Path, from: &Path) -> Result<StoreContents, MaintenanceError> {
     let source = open_store(from)?;
     let is_there = store.exists();
     let file = DatabaseFile::lock(store)?;
@@ -92,24 +92,6 @@ pub(crate) fn restore_file(store: &Path, from: &Path) -> Result<Contents, Mainte
     target.close().map_err(|(_, error)| write(error))?;
     std::mem::forget(made);
     Ok(held)
-}
-
-/// Opens a file that a host may be writing to, to read it.
-pub(super) fn open_store(path: &Path) -> Result<Connection, MaintenanceError> {
-    let unreadable = |error: std::io::Error| unusable(path, format!("could not read it: {error}"));
-    let header = FileHeader::read(&File::open(path).map_err(unreadable)?).map_err(unreadable)?;
-    let read = |error: rusqlite::Error| unusable(path, file::reason(&error));
-    let conn = file::open_reader(&real_path(path)).map_err(read)?;
-    // The file alone may be behind its log.
-    let header = match header {
-        Some(header) if header.is_of_wharf() => header,
-        _ => FileHeader::query(&conn).map_err(read)?,
-    };
-    header.check(path, file::schema_version())?;
-    if !header.is_of_wharf() {
-        return Err(unusable(path, "it is empty: there is no store in it").into());
-    }
-    Ok(conn)
 }
 
 fn copy(source: &Connection, target: &mut Connection, on_progress: &mut dyn FnMut(u64, u64)) -> rusqlite::Result<()> {

@@ -5,14 +5,13 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::backup::open_store;
-use super::file;
+use super::file::{self, open_store};
 use super::file_header::unusable;
 use super::unsynced_claims::decode_jobs;
 use crate::columns::job_id;
-use crate::store::{CheckReport, Contents, MaintenanceError};
+use crate::store::{CheckReport, MaintenanceError, StoreContents};
 
-/// What a store holds: each kind with the query that counts it.
+/// The contents of a store: each kind with the query that counts it.
 const CONTENTS: [(&str, &str); 11] = [
     ("waiting jobs", "SELECT count(*) FROM jobs WHERE state < 2"),
     ("running jobs", "SELECT count(*) FROM jobs WHERE state = 2"),
@@ -75,10 +74,10 @@ pub(crate) fn check_store_file(path: &Path) -> Result<CheckReport, MaintenanceEr
 }
 
 /// Returns what a store holds.
-pub(super) fn contents(conn: &Connection) -> rusqlite::Result<Contents> {
+pub(super) fn contents(conn: &Connection) -> rusqlite::Result<StoreContents> {
     let count = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
     let mut contents =
-        CONTENTS.iter().map(|(kind, sql)| Ok((*kind, count(sql)?))).collect::<rusqlite::Result<Contents>>()?;
+        CONTENTS.iter().map(|(kind, sql)| Ok((*kind, count(sql)?))).collect::<rusqlite::Result<StoreContents>>()?;
     // A job may run although its own row says that it waits.
     let claimed = claimed_jobs(conn)?.running.len() as u64;
     contents[0].1 = contents[0].1.saturating_sub(claimed);

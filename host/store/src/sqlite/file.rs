@@ -110,15 +110,29 @@ pub(super) fn connect(path: &Path, mode: OpenFlags) -> rusqlite::Result<Connecti
     Ok(conn)
 }
 
-/// Returns the highest version of the schema that this version of Wharf knows.
-pub(super) const fn schema_version() -> i64 {
-    MIGRATIONS.len() as i64
-}
-
 /// Opens a connection that only reads. It never waits for the writer, and the writer never waits for it.
 pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     conn.execute_batch("PRAGMA query_only = 1; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192;")?;
+    Ok(conn)
+}
+
+/// Opens a store's file, to which a host may be writing, to read it.
+///
+/// # Errors
+/// If the file does not exist, is not a store of this version or cannot be read.
+pub(super) fn open_store(path: &Path) -> Result<Connection, OpenError> {
+    if !path.exists() {
+        return Err(unusable(path, "it does not exist"));
+    }
+    // Through SQLite alone: closing another descriptor of the file would end the locks that this process has on it.
+    let read = |error: rusqlite::Error| unusable(path, reason(&error));
+    let conn = open_reader(&real_path(path)).map_err(read)?;
+    let header = FileHeader::query(&conn).map_err(read)?;
+    header.check(path, MIGRATIONS.len() as i64)?;
+    if !header.is_of_wharf() {
+        return Err(unusable(path, "it is empty; name the file of a store"));
+    }
     Ok(conn)
 }
 

@@ -7,16 +7,16 @@ use super::error::OpenError;
 /// Number of damaged things that a fault names.
 const SAMPLES_MAX: usize = 5;
 
-/// What a store holds: each kind of thing with its number.
-pub type Contents = Vec<(&'static str, u64)>;
+/// The contents of a store: each kind of thing with its number.
+pub type StoreContents = Vec<(&'static str, u64)>;
 
 /// A finished backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupReport {
     /// Size of the backup in bytes.
     pub bytes: u64,
-    /// What the backup holds.
-    pub contents: Contents,
+    /// The contents of the backup.
+    pub contents: StoreContents,
     /// Bytes by which the write-ahead log of the store grew meanwhile.
     pub log_growth: u64,
     /// Time that the backup took.
@@ -26,8 +26,8 @@ pub struct BackupReport {
 /// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckReport {
-    /// What the store holds.
-    pub contents: Contents,
+    /// The contents of the store.
+    pub contents: StoreContents,
     /// The rules that do not hold; none if the store is sound.
     pub faults: Vec<Fault>,
 }
@@ -71,7 +71,7 @@ pub enum MaintenanceError {
     /// A file cannot be written or read.
     #[error("could not {doing} {file}: {reason}")]
     File {
-        /// What was being done.
+        /// The verb for the work that failed.
         doing: &'static str,
         /// The path of the file.
         file: String,

@@ -156,5 +156,6 @@ fn run_history(seed: u64, prints: bool, occurred: &mut BTreeSet<&'static str>) {
             world.perform(operation, occurred).await;
             world.compare(occurred).await;
         }
+        world.check().await;
     });
 }

@@ -25,6 +25,7 @@ mod operations;
 mod schedules;
 mod read;
 mod keeping;
+mod maintenance;
 mod kv;
 mod nudge;
 mod messages;

@@ -101,6 +101,22 @@ macro_rules! call {
 }
 
 impl World {
+    /// Checks the rules between the rows of both databases, and those of a backup of the file.
+    pub(super) async fn check(&self) {
+        let (file, copy) = (self.folder.path().join("wharf.db"), self.folder.path().join("copy.db"));
+        let backup = wharf_store::backup(&file.display().to_string(), &copy, &mut |_, _| {}).unwrap();
+        let checks = [
+            ("the file", wharf_store::check_file(&file).await),
+            ("the backup", wharf_store::check_file(&copy).await),
+            ("the database", wharf_store::check(&self.address).await),
+        ];
+        for (what, report) in checks {
+            let report = report.unwrap();
+            assert_eq!(report.faults, [], "{what}");
+            assert_eq!(report.contents, backup.contents, "{what}");
+        }
+    }
+
     pub(super) async fn new() -> World {
         let clock = HandClock::new();
         let folder = tempfile::tempdir().unwrap();

@@ -1,0 +1,137 @@
+//! Backups, restores and checks.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use wharf_store::{MaintenanceError, OpenError, SqliteStore, backup, check, check_file, restore};
+
+use crate::stage::{COUNT, Kind, LIST, SECOND, Stage, block_on, failed};
+
+fn copied(from: &Path, to: &Path) -> wharf_store::BackupReport {
+    backup(&from.display().to_string(), to, &mut |_, _| {}).unwrap()
+}
+
+fn count(contents: &[(&'static str, u64)], kind: &str) -> u64 {
+    contents.iter().find(|(of, _)| *of == kind).unwrap_or_else(|| panic!("no {kind} in {contents:?}")).1
+}
+
+/// Fills a store with a job in each state, and a stored value.
+async fn fill(stage: &Stage) {
+    stage.add_many(COUNT, "k", 5).await;
+    let leased = stage.claim(3).await;
+    stage.succeed(&leased[0]).await.unwrap();
+    stage.record(leased[1].lease.job, failed(1, None)).await.unwrap();
+    stage.add(LIST, "").await;
+    stage.pass(SECOND);
+}
+
+#[test]
+fn a_backup_is_a_whole_store_and_a_restore_brings_it_back() {
+    block_on(async {
+        let stage = Stage::new(Kind::Sqlite).await;
+        fill(&stage).await;
+        let folder = tempfile::tempdir().unwrap();
+        let (copy, back) = (folder.path().join("copy.db"), folder.path().join("back.db"));
+        let report = copied(&stage.file(), &copy);
+        let kinds = ["waiting jobs", "running jobs", "succeeded jobs", "failed jobs"];
+        assert_eq!(kinds.map(|kind| count(&report.contents, kind)), [3, 1, 1, 1]);
+        assert_eq!(report.bytes, std::fs::metadata(&copy).unwrap().len());
+        // What comes afterwards is not in it.
+        stage.add(LIST, "").await;
+        assert_eq!(check_file(&copy).await.unwrap().contents, report.contents);
+
+        assert_eq!(restore(&back.display().to_string(), &copy).unwrap(), report.contents);
+        assert_eq!(check_file(&back).await.unwrap().faults, []);
+        let store = SqliteStore::open(&back, Arc::new(wharf_store::SystemClock)).unwrap();
+        let error = restore(&back.display().to_string(), &copy).unwrap_err();
+        assert!(matches!(error, MaintenanceError::Open(OpenError::StopOtherHost { .. })), "{error}");
+        drop(store);
+        let error = restore(&back.display().to_string(), &copy).unwrap_err().to_string();
+        assert!(error.contains("it holds a store already"), "{error}");
+        let error = backup(&back.display().to_string(), &copy, &mut |_, _| {}).unwrap_err().to_string();
+        assert!(error.contains("it exists; name a new file"), "{error}");
+        assert!(!folder.path().join("copy.db.partial").exists() && copy.exists());
+    });
+}
+
+#[test]
+fn what_is_no_store_is_neither_backed_up_nor_restored() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let (text, none, new) = (folder.path().join("text"), folder.path().join("none"), folder.path().join("new"));
+        std::fs::write(&text, "a".repeat(5000)).unwrap();
+        for file in [&text, &none] {
+            assert!(backup(&file.display().to_string(), &new, &mut |_, _| {}).is_err());
+            assert!(restore(&new.display().to_string(), file).is_err());
+            assert!(check_file(file).await.is_err());
+        }
+        assert!(!none.exists() && !new.exists(), "nothing is left behind");
+    });
+}
+
+#[test]
+fn a_check_finds_what_breaks_a_rule_of_a_file() {
+    block_on(async {
+        let breaks = [
+            ("DELETE FROM ready", "each ready job is listed or runs"),
+            (
+                "UPDATE jobs SET state = 3 WHERE id IN (SELECT id FROM ready)",
+                "each job that is listed as ready is ready",
+            ),
+            (
+                "DELETE FROM jobs WHERE state = 1 AND id NOT IN (SELECT id FROM ready)",
+                "each record of leases has a running job",
+            ),
+            ("INSERT INTO kv_usage VALUES ('words', 1, 2)", "the usage of each plugin is the sum of its values"),
+            ("UPDATE jobs SET parent = 9223372036854775807", "the parent of each job is there, or was deleted"),
+            ("INSERT INTO payloads VALUES (7, x'00')", "each log, payload, result and report belongs to a job"),
+            ("UPDATE jobs SET finished_at = NULL", "each finished job says when it finished"),
+        ];
+        for (statement, rule) in breaks {
+            let stage = Stage::new(Kind::Sqlite).await;
+            fill(&stage).await;
+            let folder = tempfile::tempdir().unwrap();
+            let copy = folder.path().join("copy.db");
+            copied(&stage.file(), &copy);
+            assert_eq!(check_file(&copy).await.unwrap().faults, []);
+            Connection::open(&copy).unwrap().execute_batch(statement).unwrap();
+            let faults = check_file(&copy).await.unwrap().faults;
+            let fault = faults.iter().find(|fault| fault.rule == rule);
+            assert!(fault.is_some_and(|fault| fault.count > 0 && !fault.samples.is_empty()), "{statement}: {faults:?}");
+        }
+    });
+}
+
+#[test]
+fn a_damaged_file_is_told_from_a_sound_one() {
+    block_on(async {
+        let stage = Stage::new(Kind::Sqlite).await;
+        fill(&stage).await;
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("copy.db");
+        copied(&stage.file(), &copy);
+        let mut bytes = std::fs::read(&copy).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 3000].fill(0xAB);
+        std::fs::write(&copy, bytes).unwrap();
+        let found = check_file(&copy).await;
+        assert!(found.is_err() || found.is_ok_and(|report| !report.faults.is_empty()));
+    });
+}
+
+#[test]
+fn the_tables_of_a_database_are_checked_while_a_host_goes_on() {
+    block_on(async {
+        let address = crate::server::shared_address();
+        let stage = Stage::at(&address).await;
+        fill(&stage).await;
+        let report = check(&address).await.unwrap();
+        assert_eq!(report.faults, []);
+        let kinds = ["waiting jobs", "running jobs", "succeeded jobs", "failed jobs"];
+        assert_eq!(kinds.map(|kind| count(&report.contents, kind)), [3, 1, 1, 1]);
+        let empty = address.replace("schema=", "schema=no_");
+        let error = check(&empty).await.unwrap_err().to_string();
+        assert!(error.contains("no host has made tables"), "{error}");
+    });
+}
