@@ -1,4 +1,4 @@
-// Counts the lines, words and characters of a text. Nothing here knows Wharf: the function is a task all the same.
+// Counts the lines, words and characters of a text. Nothing in it is made for one host.
 
 export function count(text) {
   if (text === "") throw "the text is empty";

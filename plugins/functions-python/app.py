@@ -1,4 +1,4 @@
-"""Counts the lines, words and characters of a text. Nothing here knows Wharf: the function is a task all the same."""
+"""Counts the lines, words and characters of a text. Nothing in it is made for one host."""
 
 import wit_world
 from componentize_py_types import Err

@@ -5,6 +5,7 @@ import os
 import random
 import sys
 import time
+from base64 import b64encode
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from componentize_py_types import Err, Ok
 from wit_world import exports
 from wit_world.imports import outgoing_handler
 from wit_world.imports.streams import StreamError_Closed
-from wit_world.imports.wasi_http_types import Fields, OutgoingRequest, Scheme_Http, Scheme_Https
+from wit_world.imports.wasi_http_types import Fields, OutgoingBody, OutgoingRequest, Scheme_Http, Scheme_Https
 from wit_world.imports.wharf_plugin_types import Failure_Discard, Job
 
 MANIFEST = Path(__file__).with_name("manifest.toml").read_text()
@@ -46,13 +47,46 @@ def write(path: str, text: str) -> int:
 
 
 def get(url: str) -> dict:
+    answer = send(url)
+    return {"status": answer["status"], "body": answer["body"]}
+
+
+def filled(text: str) -> str:
+    """Puts variables of the environment in place of their names in braces."""
+    for name, value in os.environ.items():
+        text = text.replace("{" + name + "}", value)
+    return text
+
+
+def basic(value: str) -> str:
+    """Encodes what follows `Basic `."""
+    scheme, _, rest = value.partition(" ")
+    return f"Basic {b64encode(rest.encode()).decode()}" if scheme == "Basic" else value
+
+
+def send(url: str, headers: dict | None = None, body: str = "") -> dict:
+    fields = Fields()
+    for name, value in (headers or {}).items():
+        fields.append(filled(name), basic(filled(value)).encode())
+    answer = exchange(filled(url), fields, filled(body).encode())
+    if headers is not None:
+        print(answer)
+    return answer
+
+
+def exchange(url: str, fields: Fields, body: bytes) -> dict:
     parts = urlsplit(url)
-    request = OutgoingRequest(Fields())
+    request = OutgoingRequest(fields)
     request.set_scheme(Scheme_Https() if parts.scheme == "https" else Scheme_Http())
     request.set_authority(parts.netloc)
-    request.set_path_with_query(parts.path)
+    request.set_path_with_query(parts.path + (f"?{parts.query}" if parts.query else ""))
+    outgoing = request.body() if body else None
     try:
         pending = outgoing_handler.handle(request, None)
+        if outgoing:
+            with outgoing.write() as stream:
+                stream.blocking_write_and_flush(body)
+            OutgoingBody.finish(outgoing, None)
         pending.subscribe().block()
         answer = pending.get().value
     except Err as refused:
@@ -68,7 +102,9 @@ def get(url: str) -> dict:
         except Err as ended:
             if not isinstance(ended.value, StreamError_Closed):
                 raise
-        return {"status": response.status(), "body": text.decode()}
+        with response.headers() as fields:
+            headers = {name: value.decode() for name, value in fields.entries()}
+        return {"status": response.status(), "headers": headers, "body": text.decode()}
 
 
 ORDERS = {
@@ -78,6 +114,7 @@ ORDERS = {
     "read": lambda path: Path(path).read_text(),
     "write": write,
     "get": get,
+    "send": send,
     "time": time.time,
     "random": lambda: [random.SystemRandom().getrandbits(64), os.urandom(8).hex()],
 }

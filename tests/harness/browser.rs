@@ -67,6 +67,12 @@ impl Browser {
     /// Starts a browser with one empty page.
     #[track_caller]
     pub(crate) fn start() -> Browser {
+        Browser::start_with(&[])
+    }
+
+    /// The same with more arguments.
+    #[track_caller]
+    pub(crate) fn start_with(arguments: &[&str]) -> Browser {
         let root = program();
         let profile = tempfile::Builder::new().prefix("wharf-browser-").tempdir().expect("a temporary folder");
         // A port that was just free.
@@ -101,9 +107,11 @@ impl Browser {
         let mut browser = Browser { agent: config.into(), session: address.clone(), driver, _profile: profile };
         eventually("chromedriver listens", || browser.call("GET", "/status", &Value::Null).ok());
         // The program itself, not Debian's script around it: the script would leave the browser behind.
+        let own = ["--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars", "--window-size=1280,900"];
+        let all: Vec<&str> = own.iter().chain(arguments).copied().collect();
         let options = json!({
             "binary": at("usr/lib/chromium/chromium-headless-shell"),
-            "args": ["--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars", "--window-size=1280,900"],
+            "args": all,
         });
         let capabilities = json!({"capabilities": {"alwaysMatch": {
             "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"},

@@ -29,13 +29,30 @@ http {
     uwsgi_temp_path DIR/uwsgi;
     scgi_temp_path DIR/scgi;
     server {
-        listen 127.0.0.1:PORT;
+        listen 127.0.0.1:PORTTLS;
         location PREFIX/ {
             proxy_pass HOST/;PARAMS
         }
     }
 }
 ";
+
+/// What the documentation of the dashboard tells to pass on.
+const DASHBOARD_PARAMS: &str = "
+            proxy_set_header X-Forwarded-Host $http_host;
+            proxy_set_header X-Forwarded-Proto $scheme;";
+
+/// What a server needs that speaks TLS, behind its port.
+const TLS: &str = " ssl;
+        ssl_certificate DIR/server.pem;
+        ssl_certificate_key DIR/server.key";
+
+/// Makes a key and a certificate in the folder `$1`.
+const KEY: &str = "
+set -eu
+cd \"$1\"
+openssl req -x509 -days 2 -subj /CN=jobs.example.com -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \\
+    -keyout server.key -out server.pem 2>openssl.log || { cat openssl.log >&2; exit 1; }";
 
 /// Debian's `proxy_params`, which sites include to pass on who asked.
 const PROXY_PARAMS: &str = "
@@ -69,21 +86,38 @@ impl ReverseProxy {
     /// Serves the host at this address below a prefix, such as `/queue`, or at the root, with nothing but `proxy_pass`.
     #[track_caller]
     pub(crate) fn before(host: &str, prefix: &str) -> ReverseProxy {
-        ReverseProxy::start(host, prefix, "")
+        ReverseProxy::start(host, prefix, "", false)
     }
 
     /// Serves the host in the same way, and passes on the name that was asked for and the address of the client.
     #[track_caller]
     pub(crate) fn with_params_before(host: &str, prefix: &str) -> ReverseProxy {
-        ReverseProxy::start(host, prefix, PROXY_PARAMS)
+        ReverseProxy::start(host, prefix, PROXY_PARAMS, false)
+    }
+
+    /// Serves the host as the documentation of the dashboard says.
+    #[track_caller]
+    pub(crate) fn of_dashboard_before(host: &str, prefix: &str) -> ReverseProxy {
+        ReverseProxy::start(host, prefix, DASHBOARD_PARAMS, false)
+    }
+
+    /// Serves the host over TLS with nothing but `proxy_pass`; its certificate is signed by nobody.
+    #[track_caller]
+    pub(crate) fn encrypted_before(host: &str, prefix: &str) -> ReverseProxy {
+        ReverseProxy::start(host, prefix, "", true)
     }
 
     #[track_caller]
-    fn start(host: &str, prefix: &str, params: &str) -> ReverseProxy {
+    fn start(host: &str, prefix: &str, params: &str, encrypts: bool) -> ReverseProxy {
         let dir = tempfile::Builder::new().prefix("wharf-nginx-").tempdir().expect("a temporary folder");
         // A port that was just free.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+        if encrypts {
+            let made = Command::new("sh").args(["-c", KEY, "key"]).arg(dir.path()).status().expect("sh runs");
+            assert!(made.success(), "openssl makes a certificate");
+        }
         let config = CONFIG
+            .replace("TLS", if encrypts { TLS } else { "" })
             .replace("DIR", &dir.path().display().to_string())
             .replace("PORT", &port.to_string())
             .replace("PREFIX", prefix)
@@ -97,7 +131,11 @@ impl ReverseProxy {
             .stdin(Stdio::null())
             .spawn()
             .expect("nginx starts");
-        let proxy = ReverseProxy { address: format!("http://127.0.0.1:{port}"), dir, process };
+        let proxy = ReverseProxy {
+            address: format!("http{}://127.0.0.1:{port}", if encrypts { "s" } else { "" }),
+            dir,
+            process,
+        };
         eventually("nginx listens", || TcpStream::connect(("127.0.0.1", port)).ok());
         proxy
     }

@@ -67,6 +67,8 @@ fn every_page_is_whole_and_open_to_all() {
     let group = client.get("/v1/failures").ok()["failures"][0]["fingerprint"].as_str().expect("a group").to_owned();
     let bulk = client.post("/v1/operations", &json!({"act": "retry", "where": "state:cancelled"})).ok();
     let operation = bulk["id"].as_str().expect("an ID").to_owned();
+    let times = json!({"task": "words/count", "cron": "30 2 * * *", "zone": "Europe/Berlin", "payload": {"text": "a"}});
+    client.put("/v1/schedules/nightly", &times).ok();
 
     let browser = Browser::start();
     let pages = [
@@ -80,6 +82,9 @@ fn every_page_is_whole_and_open_to_all() {
         ("failures?state=open".into(), "words/count"),
         (format!("failures/{group}"), "Last jobs"),
         ("limits".into(), "stripe 429"),
+        ("limits/group?group=words/count".into(), "Who holds the slots"),
+        ("schedules".into(), "nightly"),
+        ("schedules/nightly".into(), "Where the clock changes"),
         ("plugins".into(), "words"),
         ("plugins/words".into(), "Schema of its payload"),
         ("broadcasts".into(), "document.saved"),
@@ -91,13 +96,14 @@ fn every_page_is_whole_and_open_to_all() {
         ("run?task=words/count".into(), "pause-ms"),
         ("bulk?act=retry&where=state:failed".into(), "3 jobs"),
         ("jobs/0000000000000".into(), "Unknown job"),
+        ("no/such/page".into(), "unknown page"),
     ];
     for (width, dark) in [(1280, false), (360, true)] {
         browser.look(width, 900, dark);
         for (page, says) in &pages {
             browser.open(&format!("{}/{page}", client.address()));
             browser.until(says);
-            if page == "jobs/0000000000000" {
+            if ["jobs/0000000000000", "no/such/page"].contains(&page.as_str()) {
                 // The browser itself logs that the answer is an error.
                 browser.complaints();
             }
@@ -177,6 +183,24 @@ fn each_act_has_its_effect() {
     browser.click("form[action$=resolve] button");
     browser.until("Reopen");
     assert_eq!(client.get(&format!("/v1/failures/{group}")).ok()["state"], "resolved");
+
+    client
+        .put("/v1/schedules/nightly", &json!({"task": "words/count", "every": "366d", "payload": {"text": "a"}}))
+        .ok();
+    at("schedules");
+    browser.click("a.job");
+    browser.until("None yet.");
+    browser.fill("input[name=reason]", "a migration");
+    browser.click("#pause button");
+    browser.until("a migration");
+    let schedule = || client.get("/v1/schedules/nightly").ok();
+    assert_eq!((&schedule()["state"], &schedule()["pause"]["reason"]), (&json!("paused"), &json!("a migration")));
+    browser.click("form[action$=resume] button");
+    eventually("it goes on", || (schedule()["state"] == "active").then_some(()));
+    browser.until("active");
+    browser.click("form[action$=run] button");
+    browser.until("succeeded");
+    assert!(browser.address().contains("/jobs/"), "it leads to the job: {}", browser.address());
 
     at("broadcasts");
     browser.fill("input[name=topic]", "document.saved");

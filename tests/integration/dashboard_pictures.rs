@@ -30,9 +30,9 @@ fn pictures() {
     let photo = std::fs::read(crate::harness::photo("hubble_deep_field.jpg")).expect("the photo can be read");
     let picture = client.post_bytes("/v1/jobs?task=thumbnail%2Fmake", "image/jpeg", &photo).ok();
     let picture = picture["id"].as_str().expect("an ID").to_owned();
-    let failed = eventually("a job failed", || {
+    eventually("jobs failed", || {
         let jobs = client.get("/v1/jobs?state=failed").ok();
-        jobs["jobs"][0]["id"].as_str().map(str::to_owned)
+        jobs["jobs"].as_array().is_some_and(|jobs| jobs.len() > 3).then_some(())
     });
     client.post("/v1/holds", &json!({"key": "globex", "reason": "stripe answers 429", "for": "2h"})).ok();
     let held = enqueue(client, "words/count", &json!({"tenant": "globex", "text": "x"}));
@@ -47,9 +47,22 @@ fn pictures() {
     let batch = batch.ok()["id"].as_str().expect("an ID").to_owned();
     let operation = client.post("/v1/operations", &json!({"act": "retry", "where": "state:failed", "try": 2})).ok();
     let operation = operation["id"].as_str().expect("an ID").to_owned();
+    // The operation has tried some of them again.
+    let failed = eventually("it has halted, and a job failed", || {
+        let state = client.get(&format!("/v1/operations/{operation}")).ok()["state"].clone();
+        let jobs = client.get("/v1/jobs?where=state:failed%20key:acme").ok();
+        (state == "halted").then(|| jobs["jobs"][0]["id"].as_str().map(str::to_owned)).flatten()
+    });
     eventually("the picture is made", || {
         (client.get(&format!("/v1/jobs/{picture}")).ok()["state"] == "succeeded").then_some(())
     });
+
+    let slow = json!({"task": "words/count", "cron": "30 2 * * *", "zone": "Europe/Berlin", "spread": "5m", "payload": {"text": "a"}});
+    client.put("/v1/schedules/nightly-report", &slow).ok();
+    client
+        .put("/v1/schedules/health-check", &json!({"task": "words/count", "every": "1h", "payload": {"text": "a"}}))
+        .ok();
+    client.post("/v1/schedules/health-check/pause", &json!({"reason": "the upstream moves", "for": "2h"})).ok();
 
     let pages = [
         ("overview", String::new()),
@@ -61,6 +74,10 @@ fn pictures() {
         ("failures", "failures?state=open".into()),
         ("failure", format!("failures/{group}")),
         ("limits", "limits".into()),
+        ("limit-group", "limits/group?group=words/count".into()),
+        ("schedules", "schedules".into()),
+        ("schedule", "schedules/nightly-report".into()),
+        ("schedule-paused", "schedules/health-check".into()),
         ("plugins", "plugins".into()),
         ("plugin", "plugins/words".into()),
         ("run", "run?task=words/count".into()),

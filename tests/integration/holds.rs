@@ -140,6 +140,38 @@ fn the_commands_hold_list_and_release() {
 }
 
 #[test]
+fn the_keys_of_a_file_are_held_in_few_requests() {
+    let host = Setup::default().plugin("villain").start();
+    let file = host.dir().join("keys.txt");
+    let keys: Vec<String> = (0..2500).map(|number| format!("tenant {number}")).collect();
+    std::fs::write(&file, keys.join("\n")).expect("a file");
+    let file = file.display().to_string();
+    let hold = ["hold", "key", "--keys-from", &file, "--group", "villain/keyed", "--for", "1h", "--reason", "unpaid"];
+    let done = host.cli(&hold).output().expect("it runs");
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "2500 keys are held\n", "{done:?}");
+    let id = sleeper(&host, "villain/keyed", "tenant 2499", 0);
+    let why = &host.job(&id)["wait"];
+    assert_eq!((&why["reason"], &why["hold"]["reason"]), (&json!("held"), &json!("unpaid")), "{why}");
+    let page = host.client().get("/v1/holds?limit=1000").ok();
+    assert_eq!((page["holds"].as_array().map(Vec::len), page["next"].is_string()), (Some(1000), true));
+    let acts = host.client().get("/v1/audit?act=hold-set&limit=1000").ok();
+    assert_eq!(acts["acts"].as_array().map(Vec::len), Some(1000), "each key is in the audit log");
+
+    let many: Vec<String> = (0..1001).map(|number| number.to_string()).collect();
+    for (body, says) in [
+        (json!({ "keys": [] }), "expected 1 to 1000 keys, got 0"),
+        (json!({ "keys": many }), "expected 1 to 1000 keys, got 1001"),
+        (json!({ "keys": ["a"], "key": "b" }), "no other member"),
+        (json!({ "keys": ["a", ""] }), "`key`"),
+    ] {
+        let refused = host.client().post("/v1/holds", &body).json();
+        assert!(refused["detail"].as_str().is_some_and(|detail| detail.contains(says)), "{refused}");
+    }
+    let set = host.client().post("/v1/holds", &json!({ "keys": ["a", "b"] })).ok();
+    assert_eq!(set["holds"][1]["key"], "b", "in the order of the request: {set}");
+}
+
+#[test]
 fn what_is_no_hold_is_refused() {
     let host = Setup::default().plugin("villain").start();
     for (request, problem) in [

@@ -1,8 +1,12 @@
 //! Components that know nothing of Wharf, from outside: an existing program or function, copied into the folder, is a task.
 
+use std::time::Duration;
+
+use plugin_kit::language::Language;
 use serde_json::{Value, json};
 
-use crate::harness::{Host, Setup, component, eventually, wharf};
+use crate::harness::{Host, Setup, component, eventually, eventually_within, wharf};
+use crate::languages::run_as_its_author;
 
 fn said(host: &Host, args: &[&str]) -> String {
     let output = host.cli(args).output().expect("the binary starts");
@@ -154,7 +158,7 @@ fn a_project_without_the_contract_builds_and_runs() {
     let built = std::process::Command::new("sh")
         .args(["tally/build.sh"])
         .current_dir(dir.path())
-        .envs(plugins::environment(plugin_kit::language::Language::Rust).expect("the tools are there"))
+        .envs(plugins::environment(Language::Rust).expect("the tools are there"))
         .env_remove("CARGO_TARGET_DIR")
         .output()
         .expect("a shell");
@@ -165,7 +169,33 @@ fn a_project_without_the_contract_builds_and_runs() {
     assert_eq!(host.result(job["id"].as_str().expect("an id")), json!({ "lines": 2, "tokens": 4 }));
     let other = wharf().args(["new", "other", "--language", "go", "--plain"]).current_dir(dir.path()).output();
     let said = String::from_utf8_lossy(&other.expect("the binary starts").stderr).into_owned();
-    assert!(said.contains("can be made in Rust only"), "{said}");
+    assert!(said.contains("can be made in rust, javascript and python, not in go"), "{said}");
+}
+
+#[test]
+fn a_project_without_the_contract_is_made_in_other_languages_too() {
+    let host = Setup::default().start();
+    for (language, sources) in
+        [(Language::JavaScript, ["functions.js", "wit/world.wit"]), (Language::Python, ["app.py", "wit/world.wit"])]
+    {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let args = ["new", "tally", "--plain", "--language", language.name()];
+        let made = wharf().args(args).current_dir(dir.path()).output();
+        assert!(made.expect("the binary starts").status.success());
+        for file in sources {
+            let text = std::fs::read_to_string(dir.path().join("tally").join(file)).expect("it is there");
+            assert!(!text.to_lowercase().contains("wharf"), "{file} does not mention it: {text}");
+        }
+        run_as_its_author(language, language.command(), &dir.path().join("tally"));
+        let id = format!("tally-{language}");
+        host.put_plugin(&id, &dir.path().join("tally/tally.wasm"));
+        eventually_within(Duration::from_secs(600), "it is loaded", || {
+            host.client().get(&format!("/v1/plugins/{id}")).json()["loaded"].is_object().then_some(())
+        });
+        let job = host.run(&format!("{id}/count"), json!({ "text": "to be" }));
+        let counted = json!({ "lines": 1, "words": 2, "characters": 5 });
+        assert_eq!(host.result(job["id"].as_str().expect("an id")), counted, "{language}");
+    }
 }
 
 #[test]

@@ -378,38 +378,101 @@ fn a_token_needs_to_operate_and_to_enqueue_the_task_of_a_schedule() {
     assert_eq!(show(&with("operator-operator-1"), "tick")["author"], "both");
 }
 
+/// Returns the results of the jobs of a schedule that have succeeded, in the order of their ticks.
+fn results(host: &Host, id: &str, at_least: usize) -> Vec<(jiff::Timestamp, Value)> {
+    let prefix = format!("schedule:{id}@");
+    eventually("jobs of the schedule have ended", || {
+        let page = host.client().get("/v1/jobs?where=state:succeeded&limit=200").ok();
+        let jobs = page["jobs"].as_array()?.iter().filter_map(|job| {
+            let tick = job["token"].as_str()?.strip_prefix(&prefix)?.parse().ok()?;
+            Some((tick, host.result(job["id"].as_str()?)))
+        });
+        let mut jobs: Vec<_> = jobs.collect();
+        jobs.sort_by_key(|(tick, _)| *tick);
+        (jobs.len() >= at_least).then_some(jobs)
+    })
+}
+
 #[test]
-#[ignore = "it measures and prints, and checks no time: run it alone, optimised"]
-fn measure_how_late_ten_thousand_schedules_fire() {
-    let host = Setup::default().plugin("villain").start();
-    let client = host.client();
-    let minute = every_second(&json!({ "cron": "* * * * *", "every": null }));
-    for number in 0..10_000 {
-        put(client, &format!("s{number}"), &minute);
+fn a_plugin_asks_for_its_tick_and_the_one_before() {
+    let host = Setup::default().plugin("villain-kv").settings("[plugins.villain-kv]\nkv = true").start();
+    let steps = json!({ "steps": ["tick"] });
+    put(host.client(), "tick", &json!({ "task": "villain-kv/do", "every": "1s", "payload": steps, "missed": "all" }));
+    let mut before = None;
+    for (tick, result) in results(&host, "tick", 3) {
+        let told = &result[0];
+        assert_eq!(told["tick"], tick.as_millisecond(), "{result}");
+        assert_eq!(told["previous"].as_i64(), before, "{result}");
+        assert_eq!(told["missed"], 0, "{result}");
+        before = Some(tick.as_millisecond());
     }
-    let started = jiff::Timestamp::now();
-    let whole = jiff::Timestamp::from_second((started.as_second() / 60 + 1) * 60).expect("a moment");
-    eventually_long("all have fired", || {
-        let jobs = host.metric("wharf_schedule_ticks_total{outcome=\"fired\"}").unwrap_or_default();
-        (jobs >= 20_000.0).then_some(())
+    // Nobody's schedule ticked for these.
+    let run = host.client().post("/v1/schedules/tick/run", &json!({})).ok();
+    for id in [run["job"].as_str().expect("an id").to_owned(), host.enqueue("villain-kv/do", steps)] {
+        host.finished(&id);
+        assert_eq!(host.result(&id)[0], json!({ "tick": null, "previous": null, "missed": 0 }), "{id}");
+    }
+}
+
+#[test]
+fn a_program_has_its_tick_in_a_variable_and_a_payload_has_it_where_the_schedule_says() {
+    let settings = "[plugins.program.tasks.run]\nargs = [\"--env\", \"WHARF_TICK\"]";
+    let host = Setup::default().plugin("program").plugin("villain").settings(settings).start();
+    put(host.client(), "program", &json!({ "task": "program/run", "every": "1s" }));
+    for (tick, result) in results_as_text(&host, "program", 1) {
+        assert_eq!(result.trim().parse::<jiff::Timestamp>().expect(&result), tick);
+    }
+    let echo = json!({ "do": "echo", "payload": { "days": 1 } });
+    let definition = json!({ "task": "villain/do", "every": "1s", "payload": echo, "tick_as": "/payload/at" });
+    assert_eq!(put(host.client(), "inside", &definition)["tick_as"], "/payload/at");
+    for (tick, result) in results(&host, "inside", 1) {
+        assert_eq!(result, json!({ "at": tick.to_string(), "days": 1 }));
+    }
+    let wrong = json!({ "task": "villain/do", "every": "1s", "payload": echo, "tick_as": "/do/at" });
+    let reply = host.client().put("/v1/schedules/wrong", &wrong).json();
+    assert!(reply["detail"].as_str().is_some_and(|text| text.contains("invalid tick-as `/do/at`")), "{reply}");
+}
+
+/// Returns the results as texts, which need not be JSON.
+fn results_as_text(host: &Host, id: &str, at_least: usize) -> Vec<(jiff::Timestamp, String)> {
+    let prefix = format!("schedule:{id}@");
+    eventually("jobs of the schedule have ended", || {
+        let page = host.client().get("/v1/jobs?where=state:succeeded&limit=200").ok();
+        let jobs = page["jobs"].as_array()?.iter().filter_map(|job| {
+            let tick = job["token"].as_str()?.strip_prefix(&prefix)?.parse().ok()?;
+            let result = host.client().get(&format!("/v1/jobs/{}/result", job["id"].as_str()?)).body;
+            Some((tick, String::from_utf8_lossy(&result).into_owned()))
+        });
+        let jobs: Vec<_> = jobs.collect();
+        (jobs.len() >= at_least).then_some(jobs)
+    })
+}
+
+#[test]
+fn a_schedule_that_a_plugin_suggests_does_nothing_until_it_is_accepted() {
+    let mut host = Setup::default().plugin("program").start();
+    host.terminate();
+    let manifest = "[schedules.nightly]\ntask = \"run\"\ncron = \"0 3 * * *\"\nzone = \"Europe/Berlin\"\npayload = { days = 1 }\n";
+    std::fs::write(host.plugin_file("program").with_extension("toml"), manifest).expect("written");
+    host.start();
+    let shown = eventually("the plugin is loaded", || {
+        let plugin = host.client().get("/v1/plugins/program").json();
+        plugin["loaded"]["schedules"].as_array().cloned()
     });
-    let mut latest = 0.0_f64;
-    let mut path = "/v1/jobs?limit=1000".to_owned();
-    loop {
-        let page = client.get(&path).ok();
-        for job in page["jobs"].as_array().expect("jobs") {
-            let Some(token) = job["token"].as_str() else { continue };
-            let tick: jiff::Timestamp = token.rsplit('@').next().and_then(|tick| tick.parse().ok()).expect("a tick");
-            let enqueued: jiff::Timestamp =
-                job["enqueued_at"].as_str().and_then(|at| at.parse().ok()).expect("a moment");
-            if tick >= whole {
-                latest = latest.max((enqueued - tick).total(jiff::Unit::Second).expect("seconds"));
-            }
-        }
-        match page["next"].as_str() {
-            Some(next) => path = format!("/v1/jobs{next}"),
-            None => break,
-        }
-    }
-    eprintln!("the last of 10,000 schedules fired {latest:.3} s after its tick");
+    assert_eq!(shown[0]["name"], "nightly");
+    assert_eq!(shown[0]["definition"]["task"], "program/run");
+    assert_eq!(host.client().get("/v1/schedules").ok()["schedules"], json!([]));
+    let said = |args: &[&str]| {
+        let output = host.cli(args).output().expect("it runs");
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (_, text) = said(&["plugin", "show", "program"]);
+    assert!(text.contains("wharf schedule accept program/nightly"), "{text}");
+    let (done, text) = said(&["schedule", "accept", "program/weekly"]);
+    assert!(!done && text.contains("suggests no schedule `weekly`; it suggests nightly"), "{text}");
+    let (done, text) = said(&["schedule", "accept", "program/nightly", "--id", "mine"]);
+    assert!(done, "{text}");
+    let schedule = show(host.client(), "mine");
+    assert_eq!((&schedule["cron"], &schedule["zone"]), (&json!("0 3 * * *"), &json!("Europe/Berlin")));
+    assert_eq!((&schedule["payload"], &schedule["source"]), (&json!({ "days": 1 }), &json!("api")));
 }

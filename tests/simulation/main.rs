@@ -10,6 +10,7 @@ mod ground;
 mod node;
 mod operations;
 mod people;
+mod schedules;
 mod script;
 mod world;
 

@@ -81,6 +81,7 @@ impl World {
             on_conflict: OnConflict::Wait,
             batch: None,
             lineage: Default::default(),
+            tick: None,
         });
         at_once(self.store.insert(jobs.collect(), Arc::default())).expect("memory never fails");
     }

@@ -165,5 +165,6 @@ pub(crate) fn new_job(ground: &mut Ground, tasks: &[(TaskName, Group)]) -> NewJo
         },
         batch: None,
         lineage: Default::default(),
+        tick: None,
     }
 }

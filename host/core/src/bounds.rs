@@ -75,6 +75,8 @@ pub const GENERATION_PAUSE: Duration = Duration::from_secs(1);
 // Holds.
 /// Maximum number of holds.
 pub const HOLDS_MAX: u32 = 100_000;
+/// Maximum number of keys that one request holds.
+pub const HOLD_KEYS_MAX: usize = 1000;
 /// Maximum length in bytes of the reason of a hold.
 pub const HOLD_REASON_BYTES_MAX: usize = 500;
 
@@ -340,6 +342,16 @@ pub const HTTP_HEADERS_BYTES_MAX: usize = 16 * KIB as usize;
 pub const HTTP_BODY_BYTES_MAX: u64 = 16 * MIB;
 /// Maximum number of HTTP requests of one attempt.
 pub const HTTP_REQUESTS_MAX: u32 = 100;
+/// Minimum size in bytes of the value of a secret: a shorter one could not be told from other text in a response.
+pub const SECRET_BYTES_MIN: usize = 8;
+/// Maximum size in bytes of the value of a secret.
+pub const SECRET_BYTES_MAX: usize = 2048;
+/// Maximum size in bytes of the name of a secret.
+pub const SECRET_NAME_BYTES_MAX: usize = 64;
+/// Maximum number of secrets of one plugin.
+pub const PLUGIN_SECRETS_MAX: usize = 16;
+/// Maximum number of placeholders that are replaced in the headers of one request.
+pub const SECRETS_PUT_MAX: usize = 8;
 /// Maximum size in bytes of the file of certificate authorities that are trusted besides those that browsers trust.
 pub const EXTRA_CA_BYTES_MAX: u64 = 4 * MIB;
 
@@ -348,6 +360,8 @@ pub const EXTRA_CA_BYTES_MAX: u64 = 4 * MIB;
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(300);
 /// Time for which finished jobs are kept.
 pub const KEEP_FINISHED: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Interval at which all finished jobs are looked through for expired ones, and not only those that can have expired lately.
+pub const KEEP_WALK_EVERY: Duration = Duration::from_secs(3600);
 /// Maximum number of jobs that one transaction of the upkeep reclaims or deletes.
 pub const UPKEEP_BATCH: u32 = 500;
 /// Maximum number of delayed jobs that one claim makes ready.

@@ -134,6 +134,7 @@ mod tests {
             on_conflict: OnConflict::Discard,
             batch: None,
             lineage: Default::default(),
+            tick: None,
         };
         let why = NotEnqueued::Duplicate(JobId::from_number(5).unwrap());
         let (placeholder, end) = placeholder(&new, why.clone());

@@ -15,6 +15,7 @@ use crate::limits::OnConflict;
 use crate::outcome::{Report, Usage};
 use crate::retry::FailureCount;
 use crate::shared_bytes::SharedBytes;
+use crate::tick::JobTick;
 use crate::time::Timestamp;
 use crate::topic::Topic;
 
@@ -79,6 +80,8 @@ pub struct NewJob {
     pub batch: Option<Batch>,
     /// The jobs from which the job descends.
     pub lineage: Lineage,
+    /// The tick that a schedule enqueued it for. In a box: few jobs have one.
+    pub tick: Option<Box<JobTick>>,
 }
 
 /// The place of a job among the jobs from which it descends.
@@ -305,6 +308,8 @@ pub struct Job {
     pub result: Option<SharedBytes>,
     /// Resource usage of all ended attempts that were measured.
     pub usage: Option<Usage>,
+    /// The tick that a schedule enqueued it for.
+    pub tick: Option<Box<JobTick>>,
 }
 
 /// A job that was just claimed, with everything that an attempt needs.
@@ -330,6 +335,8 @@ pub struct LeasedJob {
     pub due: Timestamp,
     /// When the job was claimed, by the store's clock.
     pub claimed_at: Timestamp,
+    /// The tick that a schedule enqueued it for.
+    pub tick: Option<Box<JobTick>>,
 }
 
 /// Something that a running attempt writes to its job's log.

@@ -4,16 +4,16 @@
 //! transaction, which happens only if nobody changed the schedule since it was read: so each tick has one job or none. Cron
 //! expressions and time zones are not known here: callers pass the next moments in.
 
+mod ticks;
 mod firing;
 mod sync;
-mod ticks;
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::bounds;
-use crate::find::format_moment;
+use crate::find::{JsonPath, format_moment};
 use crate::fingerprint;
 use crate::ids::{JobId, ParseIdError, ScheduleId, TaskName};
 use crate::job::Token;
@@ -178,15 +178,18 @@ pub struct ScheduleSpec {
     pub spread: Duration,
     /// Number of jobs in a row that fail until the schedule pauses.
     pub pause_after: Option<u32>,
+    /// The place in the payload where each job finds its tick.
+    pub tick_as: Option<JsonPath>,
 }
 
 impl ScheduleSpec {
     /// Returns a hash of the specification. Hosts compare with it what stands in their files.
     pub fn digest(&self) -> u64 {
-        let ScheduleSpec { task, key, priority, timing, missed, window, overlap, spread, pause_after, payload } = self;
+        let ScheduleSpec { task, key, priority, timing, missed, window, overlap, spread, pause_after, tick_as, payload } = self;
+        let tick_as = tick_as.as_ref().map(ToString::to_string);
         let (missed, overlap) = (missed.as_str(), overlap.as_str());
         let text = format!(
-            "{task:?} {key:?} {priority} {timing:?} {missed} {window:?} {overlap} {spread:?} {pause_after:?} {:?}",
+            "{task:?} {key:?} {priority} {timing:?} {missed} {window:?} {overlap} {spread:?} {pause_after:?} {tick_as:?} {:?}",
             &payload[..]
         );
         fingerprint::hash(&text)
@@ -361,11 +364,15 @@ impl Schedule {
     }
 }
 
+/// Returns a tick as jobs and people see it: in RFC 3339, with whole seconds.
+pub fn tick_text(tick: Timestamp) -> String {
+    let moment = format_moment(tick);
+    format!("{}Z", moment.split('.').next().unwrap_or_default())
+}
+
 /// Returns the token of the job of a tick: no second job of its schedule has it.
 pub fn tick_token(id: &ScheduleId, tick: Timestamp) -> Option<Token> {
-    let moment = format_moment(tick);
-    let seconds = moment.split('.').next().unwrap_or_default();
-    format!("{TOKEN_PREFIX}{id}@{seconds}Z").parse().ok()
+    format!("{TOKEN_PREFIX}{id}@{}", tick_text(tick)).parse().ok()
 }
 
 #[cfg(test)]

@@ -183,6 +183,7 @@ async fn through_the_engine(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload:
             key: None,
             payload: payload.clone(),
             attempt: 1,
+            tick: None,
         },
         limits: AttemptLimits::of(&plugin.manifest.tasks["count"]),
     };

@@ -67,6 +67,7 @@ async fn attempt(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &SharedByt
         key: None,
         payload: payload.clone(),
         attempt: 1,
+        tick: None,
     };
     let call = Call { input, limits: AttemptLimits::of(&tasks[task]) };
     let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), AttemptHandle::new()).await;

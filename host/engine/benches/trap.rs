@@ -65,6 +65,7 @@ async fn trap(engine: &Arc<Engine>, plugin: &Arc<Plugin>) {
         key: None,
         payload: Vec::new().into(),
         attempt: 1,
+        tick: None,
     };
     let call = Call { input, limits: AttemptLimits::of(&plugin.manifest.tasks["do"]) };
     let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), AttemptHandle::new()).await;

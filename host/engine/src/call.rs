@@ -8,6 +8,7 @@ use wharf_core::job::Stream;
 use wharf_core::kv::{KvKey, KvKeyQuery};
 use wharf_core::rollcall::Reply;
 use wharf_core::shared_bytes::SharedBytes;
+use wharf_core::tick::JobTick;
 
 use crate::spec::task::Task;
 
@@ -35,6 +36,8 @@ pub enum CallInput {
         payload: SharedBytes,
         /// The number of the attempt; 1 for the first.
         attempt: u32,
+        /// The tick that a schedule enqueued the job for.
+        tick: Option<Box<JobTick>>,
     },
     /// One broadcast, for the subscriber.
     Message {
@@ -48,6 +51,14 @@ pub enum CallInput {
 }
 
 impl CallInput {
+    /// Returns the tick that a schedule enqueued the job for.
+    pub(crate) fn tick(&self) -> Option<&JobTick> {
+        match self {
+            CallInput::Job { tick, .. } => tick.as_deref(),
+            CallInput::Message { .. } => None,
+        }
+    }
+
     /// Returns the payload of the job or of the broadcast.
     pub fn payload(&self) -> &SharedBytes {
         match self {
@@ -150,6 +161,10 @@ pub trait HostCalls: Send + Sync + 'static {
     fn hold_key(&self, length: Duration, reason: String) -> BoxFuture<'_, Result<(), String>> {
         let _ = (length, reason);
         Box::pin(ready(Err("a key can be held only while a job with a key is handled".to_owned())))
+    }
+    /// Takes note that the placeholder of a secret went out as it is, in this part of a request. Never waits.
+    fn placeholder_sent(&self, secret: &str, part: &'static str) {
+        let _ = (secret, part);
     }
     /// Returns access to the plugin's values in the store; `None` if it has no grant for any.
     fn kv(&self) -> Option<&dyn KvAccess> {

@@ -31,6 +31,7 @@
 //!         key: None,
 //!         payload: br#"{"text": "to be"}"#.as_slice().into(),
 //!         attempt: 1,
+//!         tick: None,
 //!     };
 //!     let limits = AttemptLimits::of(&plugin.manifest.tasks["count"]);
 //!     let end = engine.call(plugin, Call { input, limits }, host_calls, AttemptHandle::new()).await;

@@ -3,6 +3,7 @@
 
 pub(crate) mod limiter;
 pub(crate) mod trusted_roots;
+pub(crate) mod secrets;
 pub(crate) mod plugin_env;
 pub(crate) mod guest_error;
 pub(crate) mod log;

@@ -9,6 +9,8 @@ pub mod file_name;
 pub mod toml_diagnostics;
 /// Durations as users write them.
 pub mod duration;
+/// Schedules that a plugin suggests.
+pub mod suggestion;
 /// Manifests and settings as they are written.
 pub mod raw;
 pub(crate) mod typed;
@@ -18,6 +20,12 @@ mod schema_cost;
 pub mod payload;
 /// Public and private IP addresses.
 pub mod ip_policy;
+/// One member of a JSON text.
+pub mod json_member;
+/// One place that plugins may send HTTP requests to.
+pub mod http_grant;
+/// Secrets that the host puts into the headers of plugins' requests.
+pub mod secret;
 /// The operator's settings of one plugin.
 pub mod grants;
 mod lost_grants;

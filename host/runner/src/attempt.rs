@@ -124,6 +124,7 @@ fn call(leased: &LeasedJob, task: &Task, trusted_until: Instant, cancel_grace: D
             key: leased.lane.key.as_ref().map(ToString::to_string),
             payload,
             attempt: leased.lease.attempt,
+            tick: leased.tick.clone(),
         },
     };
     Call {

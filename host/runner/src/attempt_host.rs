@@ -260,6 +260,10 @@ impl HostCalls for AttemptHost {
         Box::pin(self.calls.hold(NewHold { scope, length: Some(HoldLength::For(length)), reason, by }))
     }
 
+    fn placeholder_sent(&self, secret: &str, part: &'static str) {
+        self.calls.placeholder_sent(&self.plugin, secret, part);
+    }
+
     fn kv(&self) -> Option<&dyn KvAccess> {
         self.calls.kv()
     }

@@ -39,7 +39,6 @@
 //!     write_timeout: Duration::from_secs(20),
 //!     cancel_grace: Duration::from_secs(5),
 //!     upkeep_interval: Duration::from_secs(300),
-//!     keep_finished: Duration::from_secs(86_400),
 //!     rescan: Duration::from_secs(5),
 //!     live: Default::default(),
 //! };
@@ -156,6 +155,7 @@ mod limits_view;
 mod holds_view;
 mod search_room;
 mod operations;
+mod tick_payload;
 mod schedules;
 mod schedule_sync;
 mod scheduler;

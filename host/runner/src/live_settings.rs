@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
+use wharf_core::keep::{Keep, KeepRules};
 use wharf_core::schedule::FileSchedules;
 use wharf_engine::{PluginSettings, Problem};
 
@@ -16,6 +17,8 @@ pub struct LiveSettings {
     pub waiting_max: u32,
     /// The maximum number of generations of jobs that enqueue one another, unless the plugin's settings say otherwise.
     pub generations_max: u32,
+    /// How long finished jobs are kept, unless the settings of their task say otherwise.
+    pub keep: Keep,
     /// The operator's settings for single plugins.
     pub plugins: BTreeMap<PluginId, PluginSettings>,
     /// The schedules of the settings file.
@@ -29,6 +32,7 @@ impl Default for LiveSettings {
         LiveSettings {
             waiting_max: bounds::JOBS_WAITING_DEFAULT,
             generations_max: bounds::GENERATIONS_DEFAULT,
+            keep: Keep::default(),
             plugins: BTreeMap::new(),
             schedules: FileSchedules::default(),
             digest: String::new(),
@@ -48,6 +52,17 @@ impl LiveSettings {
     /// Returns true if both have the same settings for a plugin.
     pub(crate) fn agree_on(&self, other: &LiveSettings, id: &PluginId) -> bool {
         self.plugin(id) == other.plugin(id)
+    }
+
+    /// Returns how long finished jobs are kept. A section for a plugin that is not loaded counts, too: another host may have it.
+    pub(crate) fn keep_rules(&self) -> KeepRules {
+        let tasks = self.plugins.iter().flat_map(|(plugin, settings)| {
+            settings.tasks.iter().filter_map(move |(task, raw)| {
+                let name = format!("{plugin}/{task}").parse().ok()?;
+                Some((name, raw.keep(self.keep)?))
+            })
+        });
+        KeepRules { of_all: self.keep, of_tasks: tasks.collect() }
     }
 
     /// Returns the maximum number of jobs of a plugin that wait.

@@ -124,6 +124,15 @@ pub enum Notice {
         /// Number of lines that were dropped in the whole attempt.
         lines: u64,
     },
+    /// The placeholder of a secret went out as it is, in a request of a plugin.
+    PlaceholderSent {
+        /// The plugin.
+        plugin: PluginId,
+        /// The name of the secret.
+        secret: String,
+        /// The part of the request: "header", "url" or "body".
+        part: &'static str,
+    },
     /// A live broadcast ended: every subscriber has its reply.
     BroadcastEnded(Box<BroadcastEnded>),
     /// A live broadcast was refused because as many are open as may be.

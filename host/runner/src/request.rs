@@ -301,6 +301,7 @@ fn prepare_one(
         on_conflict,
         batch: None,
         lineage: Lineage::default(),
+        tick: None,
     })
 }
 

@@ -51,6 +51,15 @@ pub(crate) struct Scheduler {
     pub(crate) load: watch::Receiver<Load>,
 }
 
+/// The last look at the schedules.
+#[derive(Clone, Copy)]
+struct LastLook {
+    /// What the store's clock showed.
+    now: Timestamp,
+    /// When schedules of a clock that was ahead were looked for last.
+    rewound: Instant,
+}
+
 /// The time of the next look.
 #[derive(Clone, Copy)]
 enum NextLook {
@@ -68,10 +77,10 @@ impl Scheduler {
     pub(crate) async fn run(mut self, stopping: CancellationToken) {
         let work = async {
             let mut nudges = self.store.nudges();
-            let mut last_now = None;
+            let mut last_look = None;
             loop {
                 let began = Instant::now();
-                let next = self.turn(&mut last_now).await.unwrap_or(NextLook::In(LOOK_INTERVAL));
+                let next = self.turn(&mut last_look).await.unwrap_or(NextLook::In(LOOK_INTERVAL));
                 if self.wait(next, &mut nudges, began).await {
                     self.sync.look_again();
                 }
@@ -127,12 +136,18 @@ impl Scheduler {
     /// # Errors
     ///
     /// Returns the error of the store.
-    async fn turn(&mut self, last_now: &mut Option<Timestamp>) -> Result<NextLook, StoreError> {
+    async fn turn(&mut self, last_look: &mut Option<LastLook>) -> Result<NextLook, StoreError> {
         let now = self.store.now();
-        if last_now.is_none_or(|last| now + SET_BACK < last) {
-            self.rewind().await?;
-        }
-        *last_now = Some(now);
+        let is_shared = self.store.messages().is_some();
+        let rewound = match *last_look {
+            // The host whose clock was ahead may be gone, and this one have seen nothing of it.
+            Some(LastLook { now: last, rewound }) if now + SET_BACK >= last && !(is_shared && rewound.elapsed() >= IDLE_INTERVAL) => rewound,
+            _ => {
+                self.rewind().await?;
+                Instant::now()
+            }
+        };
+        *last_look = Some(LastLook { now, rewound });
         let is_loaded = self.plugins.catalog().is_open();
         let synced = self.sync.turn().await?;
         // A host that is drained leaves its ticks to others, or for later; what it knows of files it says all the same.
@@ -288,10 +303,10 @@ impl Scheduler {
     fn firing(&self, view: &PluginView, due: &Due) -> Result<ScheduleFiring, StoreError> {
         let Due { schedule, ticks, is_here } = due;
         let mut fired = Vec::with_capacity(ticks.fire.len());
-        for tick in &ticks.fire {
-            let job = job_of_tick(view, &schedule.spec, self.store.next_id()?);
-            let job = job.map(|job| schedule.job_of_tick(job, *tick));
-            fired.push(FiringTick { tick: Some(*tick), job: job.map_err(|rejected| rejected.to_string()) });
+        for tick in schedule.job_ticks(ticks) {
+            let job = job_of_tick(view, &schedule.spec, self.store.next_id()?, Some(tick.tick));
+            let job = job.map(|job| schedule.job_of_tick(job, tick));
+            fired.push(FiringTick { tick: Some(tick.tick), job: job.map_err(|rejected| rejected.to_string()) });
         }
         let outcome = if *is_here { TickOutcome::Missed } else { TickOutcome::NoHost };
         Ok(ScheduleFiring {

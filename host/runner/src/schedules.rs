@@ -18,6 +18,7 @@ use crate::rejection::EnqueueRejection;
 use crate::request::{Request, prepare_tick};
 use crate::schedule_times::{Times, TimingError, check_timing, zone_name};
 use crate::store_health::WatchedStore;
+use crate::tick_payload::with_tick;
 
 /// Number of tries of a change that another host's change comes before.
 const TRIES_MAX: u32 = 20;
@@ -79,6 +80,9 @@ pub fn checked_schedule(spec: ScheduleSpec, now: Timestamp) -> Result<ScheduleSp
         let max = bounds::SCHEDULE_PAUSE_AFTER_MAX;
         return Err(format!("invalid pause-after: expected 1 to {max} failures in a row"));
     }
+    if let Some(path) = &spec.tick_as {
+        with_tick(&spec.payload, path, now)?;
+    }
     Ok(ScheduleSpec { timing, ..spec })
 }
 
@@ -94,22 +98,31 @@ pub(crate) fn reschedule(schedule: &mut Schedule, now: Timestamp) -> Result<(), 
     failed.map_or(Ok(()), Err)
 }
 
-/// Returns the job of a tick, without its token.
+/// Returns the job of a tick, or of an operator's run, without its token.
 ///
 /// # Errors
 ///
 /// Returns why it is rejected.
-pub(crate) fn job_of_tick(view: &PluginView, spec: &ScheduleSpec, id: JobId) -> Result<NewJob, EnqueueRejection> {
+pub(crate) fn job_of_tick(
+    view: &PluginView,
+    spec: &ScheduleSpec,
+    id: JobId,
+    tick: Option<Timestamp>,
+) -> Result<NewJob, EnqueueRejection> {
+    let payload = match (&spec.tick_as, tick) {
+        (Some(path), Some(tick)) => with_tick(&spec.payload, path, tick).unwrap_or_else(|_| spec.payload.clone()),
+        _ => spec.payload.clone(),
+    };
     let request = Request {
         task: spec.task.to_string(),
-        payload: spec.payload.to_vec(),
+        payload: payload.to_vec(),
         key: spec.key.as_ref().map(ToString::to_string),
         priority: spec.priority,
         ..Request::default()
     };
     let job = prepare_tick(view, request, id)?;
-    // All jobs of the schedule share one payload.
-    Ok(NewJob { payload: spec.payload.clone(), ..job })
+    // All jobs of the schedule share one payload, unless it has the tick.
+    Ok(NewJob { payload, ..job })
 }
 
 /// The schedules of a store, as the verbs of a host change them.
@@ -127,7 +140,7 @@ impl Schedules<'_> {
         by: &Author,
     ) -> Result<(Schedule, bool), ScheduleError> {
         let spec = checked_schedule(spec, self.view.now).map_err(ScheduleError::Invalid)?;
-        job_of_tick(&self.view, &spec, self.store.next_id()?)?;
+        job_of_tick(&self.view, &spec, self.store.next_id()?, Some(self.view.now))?;
         for _ in 0..TRIES_MAX {
             let (found, now) = (self.store.schedule(id.clone()).await?, self.store.now());
             let mut schedule = match &found {
@@ -231,7 +244,7 @@ impl Schedules<'_> {
         if !may_enqueue(&found.spec.task) {
             return Err(ScheduleError::MayNotEnqueue(found.spec.task));
         }
-        let job = job_of_tick(&self.view, &found.spec, self.store.next_id()?)?;
+        let job = job_of_tick(&self.view, &found.spec, self.store.next_id()?, None)?;
         let firing = ScheduleFiring {
             id: id.clone(),
             version: found.version,

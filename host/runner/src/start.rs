@@ -14,6 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
 use wharf_core::ids::NodeId;
+use wharf_core::keep::KeepWalks;
 use wharf_core::lease::is_margin_valid;
 use wharf_core::planner::{Planner, PlannerSettings};
 use wharf_engine::{Budget, Engine};
@@ -76,8 +77,6 @@ pub struct Settings {
     pub cancel_grace: Duration,
     /// Interval at which finished jobs are deleted.
     pub upkeep_interval: Duration,
-    /// Time for which finished jobs are kept.
-    pub keep_finished: Duration,
     /// The plugin folder is scanned at least this often, whatever its watcher reports.
     pub rescan: Duration,
     /// The settings that may change while the host runs.
@@ -148,18 +147,19 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     let (failed, failed_reader) = FailedJobs::new(store.clone(), listener.clone());
     let read_failed = supervised("reading failed jobs", failed_reader.run(stopping.clone()), listener.clone());
     tasks.spawn(read_failed);
-    let upkeep = Upkeep {
+    let mut upkeep = Upkeep {
         store: store.clone(),
         followers: Arc::clone(&followers),
         listener: listener.clone(),
         failed: failed.clone(),
         lease: settings.lease,
         interval: settings.upkeep_interval,
-        keep_finished: settings.keep_finished,
+        plugins: Arc::clone(&plugins),
+        walks: KeepWalks::default(),
     };
     // Before the first claim: jobs of a host that died are free again as soon as their leases have run out.
     // Old jobs may be many, and are deleted when the host runs.
-    if let Err(broken @ StoreError::Broken(_)) = upkeep.run_once(None).await {
+    if let Err(broken @ StoreError::Broken(_)) = upkeep.run_once(false).await {
         return Err(broken.into());
     }
     let capacity = settings.attempts.min(engine.capacity()).max(1);

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::JobId;
-use wharf_store::StoreError;
+use wharf_core::keep::KeepWalks;
+use wharf_store::{ExpiredJobs, StoreError};
 
 use crate::failed_jobs::FailedJobs;
 use crate::follow::Followers;
 use crate::notice::{Listener, Notice};
+use crate::plugin_view::PluginIndex;
 use crate::store_health::WatchedStore;
 
 /// Number of rounds in the length of a lease: an expired lease is found within one of them.
@@ -28,8 +30,9 @@ pub(crate) struct Upkeep {
     pub(crate) lease: Duration,
     /// Interval at which finished jobs are deleted.
     pub(crate) interval: Duration,
-    /// Time for which finished jobs are kept.
-    pub(crate) keep_finished: Duration,
+    /// The settings say how long finished jobs are kept.
+    pub(crate) plugins: Arc<PluginIndex>,
+    pub(crate) walks: KeepWalks,
 }
 
 /// Result of one round.
@@ -42,46 +45,45 @@ struct Round {
 impl Upkeep {
     /// Runs rounds until the host stops. The first one deletes old jobs at once. Expired leases are looked up as often as
     /// they may expire, which is cheap; old jobs once per interval.
-    pub(crate) async fn run(self, stopping: CancellationToken) {
+    pub(crate) async fn run(mut self, stopping: CancellationToken) {
         // A failure was reported by the call; the next round tries again.
-        let _ = stopping.run_until_cancelled(self.run_once(Some(self.keep_finished))).await;
+        let _ = stopping.run_until_cancelled(self.run_once(true)).await;
         let pause = (self.lease / ROUNDS_PER_LEASE).min(self.interval);
         let mut deleted_at = Instant::now();
         while stopping.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
             let due = deleted_at.elapsed() >= self.interval;
-            if self.run_once(due.then_some(self.keep_finished)).await.is_ok() && due {
+            if self.run_once(due).await.is_ok() && due {
                 deleted_at = Instant::now();
             }
         }
     }
 
-    /// Runs one round, which deletes jobs that finished longer than `keep` ago; none if `keep` is `None`.
+    /// Runs one round, which deletes what is old if `deletes`.
     ///
     /// # Errors
     ///
     /// Returns the store's error. What was done before stays done.
-    pub(crate) async fn run_once(&self, keep: Option<Duration>) -> Result<(), StoreError> {
+    pub(crate) async fn run_once(&mut self, deletes: bool) -> Result<(), StoreError> {
         let started = Instant::now();
-        let mut done = Round::default();
+        let (mut done, mut walks) = (Round::default(), std::mem::take(&mut self.walks));
         let round = async {
             self.reclaim(&mut done).await?;
-            match keep {
-                Some(keep) => {
-                    self.delete_finished(keep, &mut done).await?;
-                    self.delete_ended_holds().await?;
-                    self.delete_old_acts().await?;
-                    self.delete_old_failures().await?;
-                    self.delete_ended_operations().await
-                }
-                None => Ok(()),
+            if !deletes {
+                return Ok(());
             }
+            self.delete_expired(&mut walks, &mut done).await?;
+            self.delete_ended_holds().await?;
+            self.delete_old_acts().await?;
+            self.delete_old_failures().await?;
+            self.delete_ended_operations().await
         };
         let result = self.store.call_slow("upkeep", round).await;
+        self.walks = walks;
         for job in &done.reclaimed {
             self.followers.wake(*job);
             self.failed.reclaimed(*job).await;
         }
-        if keep.is_some() || !done.reclaimed.is_empty() {
+        if deletes || !done.reclaimed.is_empty() {
             let (reclaimed, deleted) = (done.reclaimed.len() as u64, done.deleted);
             self.listener.notify(&Notice::Upkeep { reclaimed, deleted, took: started.elapsed() });
         }
@@ -127,15 +129,23 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Deletes every job that finished longer than `keep` ago, in batches.
-    async fn delete_finished(&self, keep: Duration, done: &mut Round) -> Result<(), StoreError> {
-        let before = self.store.now() - keep;
-        loop {
-            let deleted = self.store.delete_finished(before, bounds::UPKEEP_BATCH).await?;
-            done.deleted += u64::from(deleted);
-            if deleted < bounds::UPKEEP_BATCH {
-                return Ok(());
+    /// Deletes every finished job that was kept long enough, in batches.
+    async fn delete_expired(&self, walks: &mut KeepWalks, done: &mut Round) -> Result<(), StoreError> {
+        let rules = Arc::new(self.plugins.catalog().settings().keep_rules());
+        for walk in walks.round(&rules, self.store.now()) {
+            let (before, max) = (walk.before, bounds::UPKEEP_BATCH);
+            let mut from = (walk.from, None);
+            loop {
+                let jobs = ExpiredJobs { rules: Arc::clone(&rules), from, before, max };
+                let result = self.store.delete_expired(jobs).await?;
+                done.deleted += u64::from(result.deleted);
+                match result.next {
+                    Some(next) => from = next,
+                    None => break,
+                }
             }
+            walks.ended(&walk);
         }
+        Ok(())
     }
 }

@@ -14,6 +14,7 @@ mod holds;
 mod audit;
 mod summary;
 mod nodes;
+mod store;
 mod settings;
 mod check;
 mod ephemeral_kv;
@@ -107,6 +108,9 @@ enum Command {
     /// Show the hosts that share the store
     #[command(subcommand)]
     Node(nodes::NodeCommand),
+    /// Back up, restore and check the store of the settings
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Create a token for clients of a host
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -244,6 +248,7 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::Operation(command) => command.run(&client(), json),
         Command::Schedule(command) => command.run(&client(), json),
         Command::Node(command) => command.run(&client(), json),
+        Command::Store(command) => command.run(&settings, json),
         Command::Bench(command) => command.run(&settings, line.global.host.is_some(), json),
         Command::Config { running: Some(_) } => settings::show_running(&client(), json),
         Command::Config { running: None } => settings::show(&raw, json),

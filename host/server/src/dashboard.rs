@@ -119,6 +119,6 @@ pub(crate) fn routes(dashboard: Dashboard) -> Router {
 
 /// Returns the page that says that an address has none.
 pub(crate) async fn unknown_page(dashboard: &Dashboard, request: Request) -> Response {
-    let detail = format!("no page of this host is at {}", request.uri().path());
+    let detail = format!("unknown page {}", request.uri().path());
     entry::problem(dashboard, request, Problem::new(Kind::ROUTE_UNKNOWN, detail)).await
 }

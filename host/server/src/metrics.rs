@@ -53,6 +53,7 @@ pub(crate) struct Metrics {
     settings_reloads: Counters,
     hold_changes: Counters,
     schedule_ticks: Counters,
+    placeholders_sent: Counters,
     /// Counted by the log itself: a notice of it would be one more line.
     pub(crate) host_log_lines_dropped: Counter,
     /// The tasks that gauges have shown.
@@ -75,6 +76,10 @@ impl Metrics {
         let hold_changes = counters("hold_changes", "Holds set and released on this host, by change");
         let schedule_ticks =
             counters("schedule_ticks", "Ticks of schedules that this host fired or found missed, by outcome");
+        let placeholders_sent = counters(
+            "secret_placeholders_sent",
+            "Placeholders of secrets that went out as they are in requests of plugins, by plugin and part of the request",
+        );
         let host_faults = counters("host_faults", "Bugs that the host survived, by operation");
         let (leases_reclaimed, jobs_deleted, jobs_replaced) =
             (Counter::default(), Counter::default(), Counter::default());
@@ -127,6 +132,7 @@ impl Metrics {
             settings_reloads,
             hold_changes,
             schedule_ticks,
+            placeholders_sent,
             host_log_lines_dropped,
             known_tasks: KnownTasks::default(),
         }
@@ -168,6 +174,9 @@ impl Metrics {
                 for tick in ticks {
                     add(&self.schedule_ticks, label("outcome", tick.outcome.as_str()), tick.count);
                 }
+            }
+            Notice::PlaceholderSent { plugin, part, .. } => {
+                add(&self.placeholders_sent, vec![("plugin", plugin.to_string()), ("part", (*part).to_owned())], 1);
             }
             Notice::BroadcastEnded(ended) => self.broadcasts.ended(ended),
             Notice::BroadcastRefused { .. } => {

@@ -51,6 +51,7 @@ impl Bench {
             on_conflict: OnConflict::Wait,
             batch: None,
             lineage: Default::default(),
+            tick: None,
         }
     }
 

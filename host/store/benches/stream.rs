@@ -94,6 +94,7 @@ fn new_job(store: &PostgresStore, task: &TaskName, keys: usize, n: usize) -> New
         on_conflict: OnConflict::Wait,
         batch: None,
         lineage: Default::default(),
+        tick: None,
     }
 }
 

@@ -9,13 +9,14 @@ use wharf_core::audit::{Act, ActId, ActKind};
 use wharf_core::author::Author;
 use wharf_core::hold::Hold;
 use wharf_core::ids::{JobId, NodeId};
-use wharf_core::job::{Batch, Entry, Job, JobStatus, Lineage, State, Stream};
+use wharf_core::job::{Batch, Entry, Job, JobStatus, Lineage, State, StateName, Stream};
 use wharf_core::key::{Key, Lane};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Refusal;
 use wharf_core::outcome::{OutcomeKind, Report, Usage};
 use wharf_core::retry::FailureCount;
 use wharf_core::shared_bytes::SharedBytes;
+use wharf_core::tick::JobTick;
 use wharf_core::time::Timestamp;
 
 /// The column `state` of a waiting job that was not due when it was written. SQL statements contain the numbers of states as
@@ -140,6 +141,21 @@ pub(crate) fn state_number(state: &State, now: Timestamp) -> i16 {
     }
 }
 
+/// Converts the column `state` of a job.
+///
+/// # Errors
+/// If the number is not that of a state.
+pub(crate) fn state_name(number: i16) -> Result<StateName, DamagedData> {
+    match number {
+        DELAYED | READY => Ok(StateName::Waiting),
+        RUNNING => Ok(StateName::Running),
+        SUCCEEDED => Ok(StateName::Succeeded),
+        FAILED => Ok(StateName::Failed),
+        CANCELLED => Ok(StateName::Cancelled),
+        other => Err(DamagedData::invalid("state of a job", &other.to_string())),
+    }
+}
+
 /// The columns of a hold.
 #[derive(Debug)]
 pub(crate) struct HoldColumns<'r> {
@@ -248,6 +264,7 @@ pub(crate) struct JobColumns {
     pub(crate) token: Option<String>,
     pub(crate) batch: Option<i64>,
     pub(crate) topic: Option<String>,
+    pub(crate) tick: Option<String>,
     pub(crate) parent: Option<i64>,
     pub(crate) generation: u32,
     pub(crate) payload: Option<SharedBytes>,
@@ -292,6 +309,7 @@ impl JobColumns {
             fingerprint: self.fingerprint.map(|text| parse("fingerprint", &text)).transpose()?,
             result: self.output,
             usage: usage(self.usage),
+            tick: tick(self.tick.as_deref())?,
         })
     }
 }
@@ -303,6 +321,14 @@ impl JobColumns {
 pub(crate) fn batch(id: Option<i64>, topic: Option<&str>) -> Result<Option<Batch>, DamagedData> {
     let Some(id) = id else { return Ok(None) };
     Ok(Some(Batch { id: job_id(id)?, topic: parse("topic", topic.unwrap_or_default())? }))
+}
+
+/// Converts the column `tick`.
+///
+/// # Errors
+/// If it is not valid.
+pub(crate) fn tick(text: Option<&str>) -> Result<Option<Box<JobTick>>, DamagedData> {
+    text.map(|text| parse("tick", text).map(Box::new)).transpose()
 }
 
 /// Converts the columns `parent` and `generation`: the jobs from which a job descends.

@@ -42,17 +42,19 @@ mod memory;
 mod sqlite;
 mod postgres;
 mod open;
+mod maintenance;
 
 pub use address_text::without_password;
 pub use clock::{Clock, SystemClock};
+pub use maintenance::{backup, check, check_file, restore};
 pub use memory::MemoryStore;
 pub use open::open;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub use store::{
-    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, DueSchedules, FailureCursor, FailureFilter,
-    FailurePage, FailureStore, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage,
-    JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, OperationStore, PinnedLog, Queue, QueueStats,
-    Recorded, Renewed, ScheduleFired, ScheduleStore, ScheduleWrite, ScheduleWritten, StepTaken, Store, StoreError,
-    StoreFiles, StoreSize,
+    ActFilter, ActPage, AttemptStore, AuditLog, BackupReport, CheckReport, Claim, Claimed, Contents, DueSchedules,
+    ExpiredDeleted, ExpiredJobs, FailureCursor, FailureFilter, FailurePage, FailureStore, Fault, FindPage, FindRequest,
+    HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, MaintenanceError, NodeMessages,
+    NodeRegistry, Nudges, OpenError, OperationStore, PinnedLog, Queue, QueueStats, Recorded, Renewed, ScheduleFired,
+    ScheduleStore, ScheduleWrite, ScheduleWritten, StepTaken, Store, StoreError, StoreFiles, StoreSize,
 };

@@ -21,6 +21,7 @@ use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
 use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, UniqueToken};
+use wharf_core::keep::FinishedPlace;
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::lifecycle::{Event, Refusal};
@@ -35,9 +36,10 @@ use crate::announced_plugins::PluginDigest;
 use crate::clock::Clock;
 use crate::node_list::{MARKS_KEPT, NodeList};
 use crate::store::{
-    AttemptStore, Claim, Claimed, FailureFilter, FailurePage, FailureStore, FindPage, FindRequest, HoldPage, HoldStore,
-    Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OperationStore,
-    Queue, QueueStats, Recorded, Renewed, StepTaken, Store, StoreError, StoreFiles, StoreSize, by_plugin,
+    AttemptStore, Claim, Claimed, ExpiredDeleted, ExpiredJobs, FailureFilter, FailurePage, FailureStore, FindPage,
+    FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
+    NodeRegistry, Nudges, OperationStore, Queue, QueueStats, Recorded, Renewed, StepTaken, Store, StoreError,
+    StoreFiles, StoreSize, by_plugin,
 };
 
 mod audit;
@@ -237,16 +239,22 @@ impl Queue for MemoryStore {
         log_page(entries.iter().filter(|entry| entry.number > after).take(max).cloned().map(Ok))
     }
 
-    async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
-        let mut queue = self.queue();
-        let finished = queue.jobs.values().filter_map(|record| Some((record.job.finished_at?, record.job.id)));
-        let mut old: Vec<(Timestamp, JobId)> = finished.filter(|(at, _)| *at < before).collect();
+    async fn delete_expired(&self, expired: ExpiredJobs) -> Result<ExpiredDeleted, StoreError> {
+        let ExpiredJobs { rules, from, before, max } = expired;
+        let (now, mut queue) = (self.now(), self.queue());
+        let finished = queue.jobs.values().filter_map(|record| Some((record.job.finished_at?, Some(record.job.id))));
+        let mut old: Vec<FinishedPlace> = finished.filter(|place| *place > from && place.0 < before).collect();
         old.sort();
         old.truncate(max as usize);
-        for (_, id) in &old {
-            queue.delete(*id);
-        }
-        Ok(old.len() as u32)
+        let is_expired = |id: &JobId| {
+            let job = &queue.jobs[id].job;
+            let state = job.status.state.name();
+            job.finished_at.is_some_and(|at| rules.is_expired(&job.task, state, at, now)) && !queue.is_referred_to(job)
+        };
+        let gone: Vec<JobId> = old.iter().filter_map(|(_, id)| *id).filter(is_expired).collect();
+        gone.iter().for_each(|id| _ = queue.delete(*id));
+        let next = old.last().filter(|_| old.len() == max as usize).copied();
+        Ok(ExpiredDeleted { deleted: gone.len() as u32, next })
     }
 
     async fn overrides(&self) -> Result<Vec<Override>, StoreError> {

@@ -20,8 +20,9 @@ use wharf_core::time::Timestamp;
 use crate::announced_plugins::AnnouncedPlugins;
 use crate::clock::Clock;
 use crate::store::{
-    Claim, Claimed, FindPage, FindRequest, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, NodeMessages, Nudges,
-    OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError, StoreFiles, StoreSize, by_plugin,
+    Claim, Claimed, ExpiredDeleted, ExpiredJobs, FindPage, FindRequest, Inserted, JobFilter, JobFinder, JobPage,
+    JobSnapshot, NodeMessages, Nudges, OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError, StoreFiles,
+    StoreSize, by_plugin,
 };
 
 mod address;
@@ -66,23 +67,28 @@ mod schedules;
 mod claim_snapshot;
 mod claim;
 mod lease;
+mod expired;
+mod vacuum;
 mod task_announcements;
 mod activity_text;
 mod nodes;
 mod messages;
 mod nudge;
 mod writer;
+mod check;
 #[cfg(test)]
 #[path = "../../../tests/harness/postgres.rs"]
 #[expect(dead_code, reason = "the tests from outside do more with a server")]
 mod test_server;
 
 use address::Address;
+pub(crate) use check::{check, schema_of};
 use id_source::IdSource;
 use nudge::Nudger;
 use operation::{WriteRequest, WriteResult};
 use session::{RESPONSE_TIMEOUT, Session, SessionError, Sessions};
 use time::Time;
+use vacuum::Vacuum;
 use writer::{PostgresWriter, WriterContext};
 
 /// A durable queue in a PostgreSQL database, shared by any number of hosts.
@@ -98,6 +104,7 @@ pub struct PostgresStore {
     writer: PostgresWriter,
     /// The address without its password, for errors.
     address: String,
+    vacuum: Arc<Vacuum>,
     _tasks: BackgroundTasks,
 }
 
@@ -152,7 +159,12 @@ impl PostgresStore {
             nudger: nudger.clone(),
             address: address.redacted.clone(),
         };
+        let vacuum = Arc::new(Vacuum::default());
         let mut tasks = vec![
+            tokio::spawn({
+                let (vacuum, sessions) = (Arc::clone(&vacuum), readers.clone());
+                async move { vacuum.run(&sessions).await }
+            }),
             tokio::spawn(nudge::send_nudges(nudger.clone(), sessions.clone(), address.listen)),
             tokio::spawn(id_source::keep_renewed(source.clone(), sessions.clone(), time.clone())),
         ];
@@ -170,6 +182,7 @@ impl PostgresStore {
             announced: AnnouncedPlugins::default(),
             writer,
             address,
+            vacuum,
             _tasks,
         })
     }
@@ -309,10 +322,12 @@ impl Queue for PostgresStore {
         self.finish(session, entries)
     }
 
-    async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+    async fn delete_expired(&self, expired: ExpiredJobs) -> Result<ExpiredDeleted, StoreError> {
         let session = self.reader().await?;
-        let deleted = lease::delete_finished(&session, before, max).await;
-        self.finish(session, deleted)
+        let result = expired::delete(&session, &expired, self.now()).await;
+        let result = self.finish(session, result)?;
+        self.vacuum.deleted(result.deleted);
+        Ok(result)
     }
 
     async fn overrides(&self) -> Result<Vec<Override>, StoreError> {

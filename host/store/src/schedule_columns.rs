@@ -12,7 +12,8 @@ use crate::columns::{DamagedData, duration_us, key, key_text, parse, signed, tim
 /// The columns of a schedule, in the order of [`ScheduleColumns`].
 pub(crate) const SCHEDULE_COLUMNS: &str = "id, task, key, payload, priority, cron, zone, every_us, missed, window_us, overlap,
     spread_us, pause_after, source, revision, version, author, created_at, changed_at, moved_at, next_at, last_tick, open_jobs,
-    failures, paused_at, paused_until, paused_by, pause_reason, retired_at, fired_count, missed_count, skipped_count, recent";
+    failures, paused_at, paused_until, paused_by, pause_reason, retired_at, fired_count, missed_count, skipped_count, recent,
+    tick_as";
 
 /// The columns of a schedule.
 #[derive(Debug)]
@@ -54,6 +55,7 @@ pub(crate) struct ScheduleColumns {
     pub(crate) skipped_count: i64,
     /// One line for each tick: its moment, the number of ticks, what became of it, its job, the reason.
     pub(crate) recent: String,
+    pub(crate) tick_as: Option<String>,
 }
 
 impl From<&Schedule> for ScheduleColumns {
@@ -98,6 +100,7 @@ impl From<&Schedule> for ScheduleColumns {
             missed_count: signed(schedule.missed),
             skipped_count: signed(schedule.skipped),
             recent: recent_text(&schedule.recent),
+            tick_as: spec.tick_as.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -136,6 +139,7 @@ impl ScheduleColumns {
             overlap: parse("policy for overlaps", &self.overlap)?,
             spread: length(self.spread_us),
             pause_after: self.pause_after.map(|after| after as u32),
+            tick_as: self.tick_as.map(|path| parse("JSON pointer", &path)).transpose()?,
         };
         Ok(Schedule {
             id: parse("schedule ID", &self.id)?,

@@ -33,10 +33,10 @@ use crate::announced_plugins::AnnouncedPlugins;
 use crate::clock::Clock;
 use crate::node_list::NodeList;
 use crate::store::{
-    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, FindPage,
-    FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, OpenError, OperationStore, PinnedLog, Queue, QueueStats, Recorded, Renewed, StepTaken, Store,
-    StoreError, StoreFiles, StoreSize, by_plugin,
+    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, ExpiredDeleted, ExpiredJobs, FailureFilter,
+    FailurePage, FailureStore, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage,
+    JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, OperationStore, PinnedLog, Queue, QueueStats,
+    Recorded, Renewed, StepTaken, Store, StoreError, StoreFiles, StoreSize, by_plugin,
 };
 
 mod file_header;
@@ -65,15 +65,20 @@ mod failure_rows;
 mod failures;
 mod insert;
 mod record;
+mod expired;
 mod operations;
 mod schedules;
 mod claim;
 mod readers;
 mod checkpoint;
 mod writer;
+mod check;
+mod backup;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use backup::{backup_file, restore_file};
+pub(crate) use check::check_store_file;
 use checkpoint::Checkpoints;
 use file::DatabaseFile;
 use file_watch::FileWatch;
@@ -222,8 +227,8 @@ impl Queue for SqliteStore {
         self.readers.read(move |conn| read::entries(conn, id, after, max)).await
     }
 
-    async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
-        self.writer.write(move |ledger| ledger.delete_finished(before, max), |_| false).await
+    async fn delete_expired(&self, expired: ExpiredJobs) -> Result<ExpiredDeleted, StoreError> {
+        self.writer.write(move |ledger| ledger.delete_expired(&expired), |_| false).await
     }
 
     async fn overrides(&self) -> Result<Vec<Override>, StoreError> {

@@ -43,7 +43,7 @@ const fn written_in(language: Language, guest: Guest) -> Guest {
     Guest { language, ..guest }
 }
 
-pub(crate) const GUESTS: [Guest; 31] = [
+pub(crate) const GUESTS: [Guest; 32] = [
     guest("words"),
     written_in(Language::JavaScript, guest("words-js")),
     written_in(Language::TypeScript, guest("words-ts")),
@@ -54,6 +54,7 @@ pub(crate) const GUESTS: [Guest; 31] = [
     written_in(Language::Python, guest("outside-python")),
     written_in(Language::JavaScript, guest("outside-js")),
     written_in(Language::Go, guest("outside-go")),
+    written_in(Language::JavaScriptWeb, guest("outside-web")),
     guest("thumbnail"),
     guest("word-index"),
     guest("link-check"),

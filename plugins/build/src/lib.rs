@@ -47,7 +47,7 @@ pub fn environment(language: Language) -> Result<Vec<(OsString, OsString)>> {
 ///
 /// ```
 /// fn words() {}
-/// # fn outside_python() {} fn outside_js() {} fn outside_go() {} fn words_js() {} fn words_ts() {} fn words_web() {} fn words_python() {} fn words_go() {} fn words_c() {}
+/// # fn outside_python() {} fn outside_js() {} fn outside_go() {} fn outside_web() {} fn words_js() {} fn words_ts() {} fn words_web() {} fn words_python() {} fn words_go() {} fn words_c() {}
 /// # fn thumbnail() {} fn word_index() {} fn link_check() {} fn summary() {} fn changes() {} fn bench() {} fn villain() {} fn villain_http() {} fn villain_memories() {} fn villain_kv() {} fn villain_async() {}
 /// # fn villain_slow() {} fn villain_bad_manifest() {} fn villain_trap() {} fn functions() {} fn program() {}
 /// # fn functions_contract() {} fn functions_js() {} fn functions_python() {} fn program_c() {} fn program_go() {}
@@ -71,6 +71,7 @@ macro_rules! for_each_plugin {
         $each!(outside_python);
         $each!(outside_js);
         $each!(outside_go);
+        $each!(outside_web);
         $each!(thumbnail);
         $each!(word_index);
         $each!(link_check);

@@ -21,7 +21,7 @@ pub enum NotMade {
     Name(String, &'static str),
     #[error("{} is there already; nothing was changed", .0.display())]
     Exists(PathBuf),
-    #[error("a project without the contract can be made in Rust only, not in {0}")]
+    #[error("a project without the contract can be made in rust, javascript and python, not in {0}")]
     NotPlain(&'static str),
     #[error("could not write {}", .0.display())]
     Write(PathBuf, #[source] io::Error),
@@ -32,7 +32,7 @@ pub enum NotMade {
 pub enum Against {
     /// The contract of `wharf:plugin`.
     Contract,
-    /// A world of its own, without a mention of Wharf. In Rust only.
+    /// A world of its own, without a mention of Wharf. In Rust, JavaScript and Python.
     OwnWorld,
 }
 
@@ -50,7 +50,8 @@ pub fn create(folder: &Path, language: Language, name: &str) -> Result<(), NotMa
 /// Those of [`create`], and when there is no such project in the language.
 pub fn create_against(folder: &Path, language: Language, name: &str, against: Against) -> Result<(), NotMade> {
     check_name(name)?;
-    if against == Against::OwnWorld && language != Language::Rust {
+    let plain = files::plain(language);
+    if against == Against::OwnWorld && plain.is_none() {
         return Err(NotMade::NotPlain(language.name()));
     }
     fs::create_dir(folder).map_err(|error| match error.kind() {
@@ -60,7 +61,8 @@ pub fn create_against(folder: &Path, language: Language, name: &str, against: Ag
     let written = match against {
         Against::Contract => write(folder, language, name),
         Against::OwnWorld => {
-            put_all(folder, files::RUST_PLAIN.iter().map(|(path, text)| (*path, text.replace("words", name))))
+            let (example, files) = plain.unwrap_or_default();
+            put_all(folder, files.iter().map(|(path, text)| (*path, text.replace(example, name))))
         }
     };
     written.inspect_err(|_| {

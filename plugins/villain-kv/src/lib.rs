@@ -14,6 +14,7 @@ use wharf::plugin::{
     holds,
     jobs::{self, NewJob},
     kv,
+    schedule,
 };
 
 wit_bindgen::generate!({
@@ -25,6 +26,7 @@ wit_bindgen::generate!({
             include wharf:plugin/plugin@0.1.0;
             import wharf:plugin/kv@0.1.0;
             import wharf:plugin/holds@0.1.0;
+            import wharf:plugin/schedule@0.1.0;
             import wasi:config/store@0.2.0-rc.1;
         }
 
@@ -58,6 +60,7 @@ enum Step {
     Config(String),
     Env(String),
     Hold { ms: u64, reason: String },
+    Tick,
     Sleep(u64),
     Fail(String),
     Enqueue(String),
@@ -99,6 +102,7 @@ fn take(step: Step) -> Result<Result<Value, String>, Failure> {
         Step::Config(name) => config::get(&name).map(Value::from).map_err(|error| format!("{error:?}")),
         Step::Env(name) => Ok(std::env::var(name).ok().into()),
         Step::Hold { ms, reason } => holds::hold_key(ms, &reason).map(Value::from),
+        Step::Tick => Ok(json!({ "tick": schedule::tick(), "previous": schedule::previous(), "missed": schedule::missed() })),
         Step::Sleep(ms) => {
             thread::sleep(Duration::from_millis(ms));
             Ok(Value::Null)

@@ -1,5 +1,7 @@
 //! What can be asked for, and who does it.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::{
@@ -215,6 +217,14 @@ pub(crate) enum Order {
         #[serde(default = "one")]
         times: u32,
     },
+    /// A request with headers and a body; `{NAME}` is the variable NAME, and what follows `Basic ` is encoded.
+    HttpSend {
+        url: String,
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        #[serde(default)]
+        body: String,
+    },
 }
 
 fn reason() -> String {
@@ -311,5 +321,6 @@ pub(crate) fn obey(order: Order, job: &Job) -> Result<Vec<u8>, Failure> {
         Order::Random { bytes } => outside::random(bytes),
         Order::Stdin => outside::stdin(),
         Order::HttpGet { url, times } => outside::http_get(&url, times),
+        Order::HttpSend { url, headers, body } => outside::http_send(&url, &headers, &body),
     }
 }

@@ -56,7 +56,16 @@ pub(crate) fn stdin() -> Result<Vec<u8>, Failure> {
 }
 
 #[cfg(feature = "http")]
-pub(crate) use http::get as http_get;
+pub(crate) use http::{get as http_get, send as http_send};
+
+#[cfg(not(feature = "http"))]
+pub(crate) fn http_send(
+    _: &str,
+    _: &BTreeMap<String, String>,
+    _: &str,
+) -> Result<Vec<u8>, Failure> {
+    http_get("", 0)
+}
 
 #[cfg(not(feature = "http"))]
 pub(crate) fn http_get(_: &str, _: u32) -> Result<Vec<u8>, Failure> {
@@ -75,10 +84,12 @@ fn denied(verb: &str, what: &str, error: &io::Error) -> Failure {
 
 #[cfg(feature = "http")]
 mod http {
+    use std::collections::BTreeMap;
+
     use wasip2::{
         http::{
             outgoing_handler::handle,
-            types::{Fields, IncomingResponse, OutgoingRequest, Scheme},
+            types::{Fields, IncomingResponse, OutgoingBody, OutgoingRequest, Scheme},
         },
         io::streams::StreamError,
     };
@@ -95,9 +106,70 @@ mod http {
     }
 
     fn fetch(url: &str) -> Result<(u16, Vec<u8>), String> {
+        let response = exchange(url, Fields::new(), "")?;
+        Ok((response.status(), read(&response)?))
+    }
+
+    /// Returns `{"status": 200, "headers": {"a": "..."}, "body": "..."}`, and tells it to everybody who reads the log.
+    pub(crate) fn send(
+        url: &str,
+        headers: &BTreeMap<String, String>,
+        body: &str,
+    ) -> Result<Vec<u8>, Failure> {
+        let sent = || {
+            let fields = Fields::new();
+            for (name, value) in headers {
+                let value = filled(value);
+                let value = match value.strip_prefix("Basic ") {
+                    Some(plain) => format!("Basic {}", base64(plain.as_bytes())),
+                    None => value,
+                };
+                fields
+                    .append(&filled(name), value.as_bytes())
+                    .map_err(|e| format!("{e:?}"))?;
+            }
+            let response = exchange(&filled(url), fields, &filled(body))?;
+            let headers: BTreeMap<String, String> = response
+                .headers()
+                .entries()
+                .into_iter()
+                .map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned()))
+                .collect();
+            let body = String::from_utf8_lossy(&read(&response)?).into_owned();
+            println!("{headers:?} {body}");
+            Ok::<_, String>(
+                serde_json::json!({ "status": response.status(), "headers": headers, "body": body }),
+            )
+        };
+        json(&sent().map_err(|e| Failure::Discard(format!("{url}: {e}")))?)
+    }
+
+    /// Puts variables of the environment in place of their names in braces.
+    fn filled(text: &str) -> String {
+        std::env::vars().fold(text.to_owned(), |text, (name, value)| {
+            text.replace(&format!("{{{name}}}"), &value)
+        })
+    }
+
+    fn base64(bytes: &[u8]) -> String {
+        const ALPHABET: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let mut text = String::new();
+        for group in bytes.chunks(3) {
+            let all = group.iter().fold(0u32, |all, byte| all << 8 | u32::from(*byte))
+                << (8 * (3 - group.len()));
+            for place in 0..4 {
+                let index = (all >> (18 - 6 * place)) as usize & 63;
+                text.push(if place <= group.len() { ALPHABET[index] as char } else { '=' });
+            }
+        }
+        text
+    }
+
+    fn exchange(url: &str, headers: Fields, text: &str) -> Result<IncomingResponse, String> {
         let (scheme, rest) = url.split_once("://").ok_or("no scheme")?;
         let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
-        let request = OutgoingRequest::new(Fields::new());
+        let request = OutgoingRequest::new(headers);
         let scheme = match scheme {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
@@ -112,13 +184,25 @@ mod http {
         request
             .set_path_with_query(Some(path))
             .map_err(|()| "the path was refused")?;
+        let body = match text {
+            "" => None,
+            _ => Some(request.body().map_err(|()| "the body was taken before")?),
+        };
         let pending = handle(request, None).map_err(|e| format!("{e:?}"))?;
+        if let Some(body) = body {
+            let stream = body.write().map_err(|()| "the body has no stream")?;
+            stream
+                .blocking_write_and_flush(text.as_bytes())
+                .map_err(|e| format!("while writing: {e}"))?;
+            drop(stream);
+            OutgoingBody::finish(body, None).map_err(|e| format!("{e:?}"))?;
+        }
         pending.subscribe().block();
         let answer = pending.get().ok_or("no answer although it was ready")?;
         let response = answer
             .map_err(|()| "the answer was taken before")?
             .map_err(|e| format!("{e:?}"))?;
-        Ok((response.status(), read(&response)?))
+        Ok(response)
     }
 
     fn read(response: &IncomingResponse) -> Result<Vec<u8>, String> {

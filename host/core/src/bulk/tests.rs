@@ -63,6 +63,7 @@ fn job(enqueued_at: u64, finished_at: Option<u64>) -> Job {
         result: None,
         fingerprint: None,
         usage: None,
+        tick: None,
     }
 }
 

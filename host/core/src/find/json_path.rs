@@ -43,6 +43,11 @@ impl fmt::Display for JsonPath {
 }
 
 impl JsonPath {
+    /// Returns the names of the fields that lead to the value, from the outermost on.
+    pub fn fields(&self) -> &[String] {
+        &self.fields
+    }
+
     /// Returns true if the value at the path is the string `wanted`, or a number, `true`, `false` or `null` that is written
     /// exactly so. Of several members of one name, the first counts.
     pub fn finds(&self, json: &[u8], wanted: &str) -> bool {

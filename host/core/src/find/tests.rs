@@ -34,6 +34,7 @@ fn job(state: State) -> Job {
         result: None,
         fingerprint: None,
         usage: None,
+        tick: None,
     }
 }
 

@@ -255,6 +255,7 @@ fn the_size_of_an_event_is_what_a_store_writes_for_it() {
         on_conflict: Default::default(),
         batch: None,
         lineage: Default::default(),
+        tick: None,
     };
     let mut changes = KvChanges::new("p".parse().unwrap());
     changes.put("key".parse().unwrap(), Some([0; 4].into())).unwrap();

@@ -46,6 +46,7 @@ fn leased(job: u64, now: Timestamp) -> LeasedJob {
         crashes: 0,
         due: now,
         claimed_at: now,
+        tick: None,
     }
 }
 

@@ -1,12 +1,13 @@
 //! One firing of a schedule: what a store does with each of its ticks, inside one transaction.
 
-use super::{OverlapPolicy, Pause, Schedule, TickOutcome, TickRecord, tick_token};
+use super::{DueTicks, OverlapPolicy, Pause, Schedule, TickOutcome, TickRecord, tick_token};
 use crate::author::Author;
 use crate::bounds;
 use crate::ids::{JobId, ScheduleId};
 use crate::job::{JobStatus, NewJob, State, StateName};
 use crate::limits::OnConflict;
 use crate::schedule::MissedPolicy;
+use crate::tick::JobTick;
 use crate::time::Timestamp;
 
 /// A firing of a schedule that a host has decided on.
@@ -117,12 +118,26 @@ fn has_begun(status: &JobStatus) -> bool {
 impl Schedule {
     /// Gives the job of a tick what its schedule decides. Where jobs of the schedule never overlap, the job waits for its lane:
     /// it would be discarded otherwise, although it takes the place of those that were cancelled for it.
-    pub fn job_of_tick(&self, job: NewJob, tick: Timestamp) -> NewJob {
+    pub fn job_of_tick(&self, job: NewJob, tick: JobTick) -> NewJob {
         let on_conflict = match self.spec.overlap {
             OverlapPolicy::QueueOne | OverlapPolicy::Replace => OnConflict::Wait,
             OverlapPolicy::Allow | OverlapPolicy::Skip => job.on_conflict,
         };
-        NewJob { token: tick_token(&self.id, tick), on_conflict, ..job }
+        NewJob { token: tick_token(&self.id, tick.tick), on_conflict, tick: Some(Box::new(tick)), ..job }
+    }
+
+    /// Returns the ticks that are fired, each with the one before it and the number of those between that have no job.
+    pub fn job_ticks(&self, due: &DueTicks) -> Vec<JobTick> {
+        let without_job = self.recent.iter().rev().take_while(|record| record.outcome != TickOutcome::Fired);
+        let mut missed = without_job.fold(due.missed, |sum, record| sum.saturating_add(record.count));
+        let mut last = self.last_tick;
+        let ticks = due.fire.iter().map(|tick| {
+            // After a clock that was ahead the last one may be later.
+            let previous = last.filter(|last| last < tick);
+            last = Some(*tick);
+            JobTick { tick: *tick, previous, missed: std::mem::take(&mut missed) }
+        });
+        ticks.collect()
     }
 
     /// Begins a firing; returns none if the schedule has changed since it was decided, or if its tick stays due and nothing else

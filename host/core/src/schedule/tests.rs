@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::tick::JobTick;
 use crate::author::Author;
 use crate::job::{JobStatus, Lineage, NewJob, State};
 use crate::key::Lane;
@@ -22,6 +23,7 @@ fn every(interval: Duration) -> ScheduleSpec {
         overlap: OverlapPolicy::Allow,
         spread: Duration::ZERO,
         pause_after: None,
+            tick_as: None,
     }
 }
 
@@ -52,6 +54,7 @@ fn job(number: u64) -> NewJob {
         on_conflict: OnConflict::Wait,
         batch: None,
         lineage: Lineage::default(),
+        tick: None,
     }
 }
 
@@ -232,9 +235,10 @@ fn a_tick_that_waits_for_a_job_gives_way_to_a_newer_one() {
 
 #[test]
 fn a_job_in_place_of_others_waits_for_its_lane() {
+    let tick = JobTick { tick: NOON, previous: None, missed: 0 };
     let discarding = NewJob { on_conflict: OnConflict::Discard, ..job(7) };
     let of =
-        |overlap| schedule(ScheduleSpec { overlap, ..every(MINUTE) }).job_of_tick(discarding.clone(), NOON).on_conflict;
+        |overlap| schedule(ScheduleSpec { overlap, ..every(MINUTE) }).job_of_tick(discarding.clone(), tick).on_conflict;
     assert_eq!([OverlapPolicy::Replace, OverlapPolicy::QueueOne].map(of), [OnConflict::Wait; 2]);
     assert_eq!([OverlapPolicy::Allow, OverlapPolicy::Skip].map(of), [OnConflict::Discard; 2]);
 }
@@ -411,4 +415,31 @@ fn files_add_change_and_retire_and_never_undo_what_is_newer() {
     let retired = Schedule { retired_at: Some(NOON), next_at: None, ..of_file(&one, 1) };
     assert_eq!(sync(&file(Some(&one), 1), std::slice::from_ref(&retired), &[]), define);
     assert_eq!(sync(&file(None, 1), &[retired], &[]), []);
+}
+
+#[test]
+fn a_tick_tells_the_one_before_and_how_many_were_missed() {
+    let at = |minutes: u64| NOON + Duration::from_secs(60 * minutes);
+    let record = |minutes, count, outcome| TickRecord { tick: at(minutes), count, outcome, job: None, reason: String::new() };
+    let ticks = |schedule: &Schedule, fire: &[u64], missed| {
+        let due = DueTicks { fire: fire.iter().map(|minutes| at(*minutes)).collect(), missed, ..DueTicks::default() };
+        schedule.job_ticks(&due)
+    };
+    let new = schedule(every(MINUTE));
+    assert_eq!(ticks(&new, &[1], 0), [JobTick { tick: at(1), previous: None, missed: 0 }]);
+    let mut old = schedule(every(MINUTE));
+    old.last_tick = Some(at(1));
+    old.recent = vec![
+        record(0, 4, TickOutcome::Missed),
+        record(1, 1, TickOutcome::Fired),
+        record(2, 1, TickOutcome::Overlap),
+        record(4, 2, TickOutcome::NoHost),
+    ];
+    let expected = [
+        JobTick { tick: at(10), previous: Some(at(1)), missed: 8 },
+        JobTick { tick: at(11), previous: Some(at(10)), missed: 0 },
+    ];
+    assert_eq!(ticks(&old, &[10, 11], 5), expected, "skipped and missed ones, and those of this firing");
+    old.last_tick = Some(at(60));
+    assert_eq!(ticks(&old, &[10], 0)[0].previous, None, "the clock was ahead");
 }

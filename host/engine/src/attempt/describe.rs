@@ -76,6 +76,7 @@ pub(crate) async fn describe(
         log: log.clone(),
         account: Account::new(MemoryUse::Describe, 0, 0),
         program: None,
+        tick: None,
     };
     let sandbox = match Sandbox::new(parts, handle.start_clocks()) {
         Ok(sandbox) => sandbox,

@@ -181,6 +181,7 @@ impl Run {
             log: log.clone(),
             account,
             program,
+            tick: self.input.tick().copied(),
         };
         Sandbox::new(parts, started_at)
     }
@@ -215,7 +216,7 @@ impl Run {
         instance: &Instance,
     ) -> wasmtime::Result<Result<Vec<u8>, GuestFailure>> {
         let returned = match &self.input {
-            CallInput::Job { id, task, key, payload, attempt } => {
+            CallInput::Job { id, task, key, payload, attempt, .. } => {
                 let job = Job { id, task, key: key.as_deref(), payload, attempt: *attempt };
                 let handler = exports.handler.as_ref().ok_or_else(absent)?.load(&mut *store, instance)?;
                 handler.call_handle(store, job).await?

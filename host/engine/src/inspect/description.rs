@@ -25,7 +25,7 @@ pub(crate) struct Description {
     pub(crate) producers: Vec<String>,
     /// Why it cannot be loaded; empty if it can.
     pub(crate) problems: Vec<Problem>,
-    /// What does not work as one might expect.
+    /// Notes on everything that does not work as one might expect.
     pub(crate) notes: Vec<Problem>,
     pub(crate) lines: LineTable,
     /// SHA-256 of its compiled code; `None` exactly if there are problems.

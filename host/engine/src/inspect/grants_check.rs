@@ -40,6 +40,18 @@ impl GrantsCheck<'_> {
                     .hint(format!("to grant some, in wharf.toml:\n{table}\nhttp = [\"https://api.example.com\"]")),
             );
         }
+        for grant in self.settings.secrets.iter() {
+            let name = &grant.name;
+            let hosts = grant.secret.as_ref().map(|secret| secret.hosts.as_slice()).unwrap_or_default();
+            if !hosts.is_empty() && !hosts.iter().any(|host| host.is_within(&self.settings.http)) {
+                notes.push(
+                    Problem::new(format!(
+                        "it has the secret `{name}`, but no request is granted to a host that the secret may be sent to"
+                    ))
+                    .hint(format!("to grant one, in wharf.toml:\n{table}\nhttp = [\"{}\"]", hosts[0])),
+                );
+            }
+        }
         if self.uses("wasi:config/store") && self.settings.config.is_empty() {
             notes.push(
                 Problem::new("it reads values of `wasi:config`, but none are set")

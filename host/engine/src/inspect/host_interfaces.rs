@@ -56,8 +56,8 @@ pub(crate) const FILES: [(&str, &str); 4] = [
 pub(crate) struct Contract {
     pub(crate) resolve: Resolve,
     world: WorldId,
-    /// The interfaces that are in no world, since a plugin that imports one needs a grant.
-    granted: Vec<InterfaceId>,
+    /// The interfaces that are in no world: few plugins need one, and most need a grant for it.
+    single: Vec<InterfaceId>,
 }
 
 pub(crate) static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
@@ -70,8 +70,8 @@ pub(crate) static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
     let package = resolve.push_group(group).expect("`wit/` has no packages outside");
     let world = resolve.select_world(&[package], Some("plugin")).expect("`wit/world.wit` has it");
     let named = |name| *resolve.packages[package].interfaces.get(name).expect("`wit/host.wit` has it");
-    let granted = ["kv", "holds"].map(named).to_vec();
-    Contract { resolve, world, granted }
+    let single = ["kv", "holds", "schedule"].map(named).to_vec();
+    Contract { resolve, world, single }
 });
 
 impl Contract {
@@ -86,7 +86,7 @@ impl Contract {
             .imports
             .values()
             .filter_map(interface)
-            .chain(self.granted.iter().copied())
+            .chain(self.single.iter().copied())
             .collect()
     }
 

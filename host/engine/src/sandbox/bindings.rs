@@ -4,7 +4,7 @@ wasmtime::component::bindgen!({
     path: "../../wit",
     // Everything in the contract; what is in none of its worlds needs a grant.
     inline: "package wharf:host; world plugin { include wharf:plugin/plugin@0.1.0; import wharf:plugin/kv@0.1.0;
-             import wharf:plugin/holds@0.1.0; }",
+             import wharf:plugin/holds@0.1.0; import wharf:plugin/schedule@0.1.0; }",
     world: "wharf:host/plugin",
     imports: {
         "wharf:plugin/attempt.emit": async | trappable,

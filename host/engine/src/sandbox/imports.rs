@@ -3,6 +3,7 @@
 mod replies;
 mod kv;
 mod holds;
+mod schedule;
 
 use std::time::Duration;
 

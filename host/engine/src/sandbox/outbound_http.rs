@@ -1,6 +1,8 @@
 //! HTTP requests of plugins: only to places that the operator granted, only to addresses that were checked, and on the
 //! host's own runtime, where a guest that computes cannot delay them.
 
+mod secret_headers;
+
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -31,8 +33,10 @@ use crate::call::HostCalls;
 use crate::sandbox::log::Log;
 use crate::sandbox::plugin_env::{PluginEnv, RequestEnv};
 use crate::sandbox::retry_after;
+use crate::sandbox::secrets::masked_body::MaskedBody;
+use crate::sandbox::secrets::placeholders::Placeholders;
 use crate::schedule::attempt_handle::AttemptHandle;
-use crate::spec::grants::default_port;
+use crate::spec::http_grant::default_port;
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sent = Result<(Response<WasiBody>, Io), Error>;
@@ -49,6 +53,8 @@ pub(crate) struct Outbound {
     pub(crate) timeout_max: Duration,
     pub(crate) requests: u32,
     pub(crate) host_calls: Arc<dyn HostCalls>,
+    /// The placeholders of the plugin's secrets; `None` if it has none.
+    pub(crate) placeholders: Option<Arc<Placeholders>>,
 }
 
 /// A request to a granted place.
@@ -63,6 +69,7 @@ struct GrantedRequest {
     between_bytes: Duration,
     handle: AttemptHandle,
     host_calls: Arc<dyn HostCalls>,
+    placeholders: Option<Arc<Placeholders>>,
 }
 
 impl WasiHttpHooks for Outbound {
@@ -134,6 +141,7 @@ impl Outbound {
             between_bytes: timeout_max(options.between_bytes_timeout, self.timeout_max),
             handle: self.handle.clone(),
             host_calls: Arc::clone(&self.host_calls),
+            placeholders: self.placeholders.clone(),
         })
     }
 }
@@ -214,14 +222,16 @@ impl GrantedRequest {
         mut request: Request<WasiBody>,
     ) -> Sent {
         let max = bounds::HTTP_BODY_BYTES_MAX as usize;
+        // The grant, the address and the other side's certificate are checked by now.
+        self.put_secrets(&mut request)?;
         // HTTP/1.1 sends the scheme and the host in the request line only to a proxy.
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from(path);
-        let request = request.map(|body| Limited::new(body, max));
+        let request = request.map(|body| self.watched(Limited::new(body, max)));
         let handshake = timeout(self.connect, http1::handshake(TokioIo::new(stream)));
         let (mut sender, connection) = handshake.await.map_err(|_| Error::ConnectionTimeout)??;
         let connection = AbortOnDropJoinHandle::from(tokio::spawn(connection));
-        let response = timeout(self.first_byte, sender.send_request(request))
+        let mut response = timeout(self.first_byte, sender.send_request(request))
             .await
             .map_err(|_| Error::ConnectionReadTimeout)??;
         if let Some(length) =
@@ -229,6 +239,9 @@ impl GrantedRequest {
         {
             self.hold_key(response.status(), length).await;
         }
+        self.mask_headers(&mut response)?;
+        let mask = self.env.mask.clone();
+        let on_masked = self.on_masked();
         let body = |incoming| {
             let timed = TimedBody {
                 incoming,
@@ -236,7 +249,11 @@ impl GrantedRequest {
                 idle_timer: Box::pin(sleep(self.between_bytes)),
                 handle: self.handle,
             };
-            Limited::new(timed, max).map_err(body_error).boxed_unsync()
+            let limited = Limited::new(timed, max).map_err(body_error);
+            match mask {
+                Some(mask) => MaskedBody::new(limited, mask, on_masked).boxed_unsync(),
+                None => limited.boxed_unsync(),
+            }
         };
         let io: Io = Box::new(async move { Ok(connection.await?) });
         Ok((response.map(body), io))

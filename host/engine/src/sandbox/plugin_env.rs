@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio_rustls::rustls::ClientConfig;
 use wasmtime_wasi_config::WasiConfigVariables;
 
+use crate::sandbox::secrets::mask::Mask;
 use crate::schedule::budget::Budget;
 use crate::spec::grants::PluginSettings;
 
@@ -24,6 +25,8 @@ pub(crate) struct PluginEnv {
     pub(crate) budget: Budget,
     /// The settings of its encrypted connections.
     pub(crate) tls: Arc<ClientConfig>,
+    /// Masks the values of the plugin's secrets; `None` if it has none.
+    pub(crate) mask: Option<Arc<Mask>>,
     /// Why no attempt may use these settings any more; empty as long as they may.
     revoked: OnceLock<String>,
     /// Number of HTTP requests that hold a reference, too.
@@ -70,8 +73,9 @@ impl PluginEnv {
     pub(crate) fn new(plugin: &str, settings: PluginSettings, host: &HostEnv) -> PluginEnv {
         let HostEnv { runtime, budget, tls } = host.clone();
         let config = settings.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let mask = Mask::new(&settings.secrets).map(Arc::new);
         let (plugin, revoked, requests) = (plugin.to_owned(), OnceLock::new(), AtomicU64::new(0));
-        PluginEnv { plugin, settings, config, runtime, budget, tls, revoked, requests }
+        PluginEnv { plugin, settings, config, runtime, budget, tls, mask, revoked, requests }
     }
 
     /// Returns the number of sandboxes that have this environment, besides its plugin: each holds one reference, so that counting

@@ -4,7 +4,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView as _};
 use wharf_core::bounds;
 
-/// What a core module sees of the host.
+/// The context of a core module: everything that it sees of the host.
 pub(crate) struct Preview1 {
     context: WasiP1Ctx,
     /// Takes the place of `context` once the attempt was ended: there the guest has neither files nor input. Made when it is needed.

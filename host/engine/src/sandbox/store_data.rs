@@ -12,6 +12,8 @@ use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wharf_core::bounds;
 use wharf_core::job::Stream;
+use wharf_core::schedule::tick_text;
+use wharf_core::tick::JobTick;
 
 use crate::call::{AttemptLimits, HostCalls};
 use crate::sandbox::limiter::SandboxLimiter;
@@ -20,6 +22,7 @@ use crate::sandbox::outbound_http::Outbound;
 use crate::sandbox::plugin_env::PluginEnv;
 use crate::sandbox::preview1_context::Preview1;
 use crate::sandbox::program_output::ProgramIo;
+use crate::sandbox::secrets::placeholders::Placeholders;
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
 use crate::schedule::budget::Account;
 use crate::schedule::metered::Stopped;
@@ -42,6 +45,8 @@ pub(crate) struct Sandbox {
     wasi: Wasi,
     http: WasiHttpCtx,
     pub(crate) outbound: Outbound,
+    /// The tick that a schedule enqueued the job for.
+    pub(crate) tick: Option<JobTick>,
 }
 
 /// The standard interfaces, in the version that the plugin speaks.
@@ -80,13 +85,15 @@ pub(crate) struct SandboxParts {
     pub(crate) account: Account,
     /// Input and output of a program.
     pub(crate) program: Option<ProgramIo>,
+    /// The tick that a schedule enqueued the job for.
+    pub(crate) tick: Option<JobTick>,
 }
 
 impl Sandbox {
     /// Makes a sandbox whose clock starts at `started_at`.
     ///
     /// # Errors
-    /// A reason, if a granted folder cannot be opened.
+    /// A reason, if a granted folder cannot be opened, or if no placeholder can be made.
     pub(crate) fn new(with: SandboxParts, started_at: Instant) -> Result<Sandbox, String> {
         let mut wasi = WasiCtx::builder();
         wasi.max_random_size(bounds::RANDOM_BYTES_MAX);
@@ -98,10 +105,18 @@ impl Sandbox {
             }
             Some(ProgramIo { args, stdin, output, .. }) => {
                 wasi.stdin(MemoryInputPipe::new(stdin)).stdout(output).arg(&with.env.plugin).args(&args);
+                for (name, value) in with.tick.iter().flat_map(tick_variables) {
+                    wasi.env(name, &value);
+                }
             }
         }
         for (name, value) in &with.env.settings.env {
             wasi.env(name, value);
+        }
+        let random = with.env.tls.crypto_provider().secure_random;
+        let placeholders = Placeholders::new(&with.env.settings.secrets, random)?;
+        for (name, text) in placeholders.iter().flat_map(|all| all.variables()) {
+            wasi.env(&name, text);
         }
         for dir in &with.env.settings.dirs {
             let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
@@ -124,6 +139,7 @@ impl Sandbox {
             timeout_max: with.limits.timeout,
             requests: 0,
             host_calls: Arc::clone(&with.host_calls),
+            placeholders,
         };
         Ok(Sandbox {
             limiter: SandboxLimiter::new(with.limits.memory_bytes, with.account),
@@ -141,6 +157,7 @@ impl Sandbox {
             },
             http,
             outbound,
+            tick: with.tick,
         })
     }
 
@@ -181,6 +198,14 @@ impl Sandbox {
         self.handle.end(EndReason::OutputBound(what));
         Stopped.into()
     }
+}
+
+/// Returns the variables by which a program knows the tick of its job.
+fn tick_variables(tick: &JobTick) -> Vec<(&'static str, String)> {
+    let mut variables =
+        vec![("WHARF_TICK", tick_text(tick.tick)), ("WHARF_TICKS_MISSED", tick.missed.to_string())];
+    variables.extend(tick.previous.map(|previous| ("WHARF_PREVIOUS_TICK", tick_text(previous))));
+    variables
 }
 
 impl WasiView for Sandbox {

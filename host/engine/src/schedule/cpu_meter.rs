@@ -2,7 +2,7 @@
 //! waiting for a processor: a busy machine does not make an attempt look greedy.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -17,6 +17,8 @@ pub(crate) struct CpuMeter {
     /// Processor time of the thread at the start of the poll, in nanoseconds.
     poll_started_ns: AtomicU64,
     received_bytes: AtomicU64,
+    /// Whatever time it has taken, it is about to compute for long without a tick.
+    is_about_to: AtomicBool,
 }
 
 impl CpuMeter {
@@ -38,7 +40,12 @@ impl CpuMeter {
 
     /// Returns true if the attempt is long-running. To be called between polls.
     pub(crate) fn is_long_running(&self) -> bool {
-        self.spent() >= LONG_RUNNING
+        self.spent() >= LONG_RUNNING || self.is_about_to.load(Relaxed)
+    }
+
+    /// Makes the attempt count as long-running from now on.
+    pub(crate) fn expect_long(&self) {
+        self.is_about_to.store(true, Relaxed);
     }
 
     /// Returns the CPU time so far, within a poll and on its thread.
@@ -97,6 +104,14 @@ fn thread_ns_estimate(now: Instant) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_about_to_compute_for_long_counts_at_once() {
+        let meter = CpuMeter::default();
+        assert!(!meter.is_long_running());
+        meter.expect_long();
+        assert!(meter.is_long_running());
+    }
 
     #[test]
     fn time_away_from_the_processor_is_not_counted_and_time_on_it_is() {

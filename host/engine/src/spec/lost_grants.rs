@@ -16,6 +16,7 @@ impl PluginSettings {
             ("env", !self.env.keys().all(|name| new.env.contains_key(name))),
             ("dirs", !self.dirs.iter().all(keeps_dir)),
             ("config", !self.config.keys().all(|name| new.config.contains_key(name))),
+            ("secrets", self.secrets.has_more_than(&new.secrets)),
             // Nothing is less than any number.
             ("kv", self.kv_bytes_max() > new.kv_bytes_max()),
             ("hold-key", self.hold_key_max() > new.hold_key_max()),
@@ -36,14 +37,14 @@ mod tests {
     #[test]
     fn what_is_granted_still_or_more_widely_is_not_lost() {
         let all = "http = ['https://api.example.com', 'http://10.1.2.3:80']\naddresses = ['10.1.0.0/16', '::1']\n\
-                   env = { A = '1' }\ndirs = [{ host = '/a', guest = '/b' }]\nconfig = { a = '1' }\nkv = '1MiB'\nhold-key = '1h'";
+                   env = { A = '1' }\ndirs = [{ host = '/a', guest = '/b' }]\nconfig = { a = '1' }\nkv = '1MiB'\nhold-key = '1h'\nsecrets = ['stripe']";
         assert_eq!(lost("", all), [""; 0]);
         assert_eq!(lost(all, all), [""; 0]);
         let wider = "http = ['http://10.1.2.3', 'https://*.example.com', 'https://b.example']\naddresses = ['::/0', '10.0.0.0/8']\n\
                      env = { A = '2', B = '1' }\ndirs = [{ host = '/a', guest = '/b', writable = true }]\n\
-                     config = { a = '2' }\nkv = '2MiB'\nhold-key = '2h'";
+                     config = { a = '2' }\nkv = '2MiB'\nhold-key = '2h'\nsecrets = ['a', 'stripe']";
         assert_eq!(lost(all, wider), [""; 0]);
-        assert_eq!(lost(all, ""), ["http", "addresses", "env", "dirs", "config", "kv", "hold-key"]);
+        assert_eq!(lost(all, ""), ["http", "addresses", "env", "dirs", "config", "secrets", "kv", "hold-key"]);
         assert_eq!(lost("[tasks.t]\ntimeout = '1s'", ""), [""; 0], "a task's settings are no grant");
     }
 
@@ -65,6 +66,7 @@ mod tests {
             ("config = { a = '', b = '' }", "config = { b = '' }", "config"),
             ("kv = '2MiB'", "kv = '1MiB'", "kv"),
             ("hold-key = '2h'", "hold-key = '1h'", "hold-key"),
+            ("secrets = ['a', 'b']", "secrets = ['b']", "secrets"),
         ] {
             assert_eq!(lost(old, new), [key], "{old} → {new}");
         }

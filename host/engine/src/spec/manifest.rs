@@ -11,6 +11,7 @@ use crate::spec::payload;
 use crate::spec::problem::Problem;
 use crate::spec::raw::{RawLimit, RawReceive, Subscription};
 use crate::spec::sources::{ManifestSources, Merged, Origin, TaskKind};
+use crate::spec::suggestion::{self, Suggestion};
 use crate::spec::task::{self, Task, TaskContext};
 use crate::spec::toml_diagnostics;
 
@@ -32,6 +33,8 @@ pub struct Manifest {
     pub receive: Option<Receive>,
     /// Number of exports that are no tasks because a plugin has no more than [`bounds::TASKS_MAX`].
     pub too_many: usize,
+    /// Schedules that it suggests, by name: each does nothing until an operator accepts it.
+    pub schedules: BTreeMap<String, Suggestion>,
 }
 
 /// A plugin's subscriber.
@@ -141,6 +144,7 @@ impl Manifest {
                 tasks.insert(task, built);
             }
         }
+        suggestion::check(plugin, raw.schedules.iter(), |task| tasks.contains_key(task), &mut problems);
         if !subscribes {
             let places = [("manifest: [receive]".to_owned(), raw.receive.is_some())]
                 .into_iter()
@@ -158,7 +162,7 @@ impl Manifest {
         let topics: Vec<Pattern> = topics.into_iter().map(|Subscription(pattern)| pattern).collect();
         // With no topics left by the operator, there is no subscriber.
         let receive = receive.filter(|_| !topics.is_empty());
-        Ok(Manifest { name, version, tasks, topics, receive, too_many })
+        Ok(Manifest { name, version, tasks, topics, receive, too_many, schedules: raw.schedules })
     }
 }
 
@@ -319,5 +323,27 @@ mod tests {
         let many = format!("topics = [{}]", "'a', ".repeat(bounds::TOPICS_MAX + 1));
         assert_eq!(message(&many, ""), "manifest: 65 topics are declared; the limit is 64");
         assert!(subscriber("topics = ['a']", "topics = ['a b']").unwrap_err().contains("invalid subscription"));
+    }
+
+    #[test]
+    fn a_suggested_schedule_is_kept_and_its_mistakes_are_told() {
+        let id: PluginId = "report".parse().unwrap();
+        let read = |text: &str| {
+            let text = format!("name = 'report'\nversion = '1'\n[tasks.build]\n[schedules.nightly]\n{text}");
+            Manifest::read(&id, &text, &PluginSettings::default())
+        };
+        let manifest = read("task = 'build'\ncron = '0 3 * * *'\npayload = { days = 1, at = 2026-01-31 }\ntick-as = '/tick'").unwrap();
+        let nightly = &manifest.schedules["nightly"];
+        assert_eq!((nightly.payload.0.as_str(), nightly.cron.as_deref()), (r#"{"at":"2026-01-31","days":1}"#, Some("0 3 * * *")));
+        for (text, expected) in [
+            ("task = 'other'\nevery = '1h'", "manifest: schedules.nightly: `other` is no task of `report`"),
+            ("task = 'build'", "expected either `cron` or `every`"),
+            ("task = 'build'\nevery = '1h'\ncron = '0 3 * * *'", "expected either `cron` or `every`"),
+            ("task = 'build'\nevery = '1h'\npayload = nan", "JSON has no number such as nan"),
+            ("task = 'build'\nevry = '1h'", "unknown key `evry`"),
+        ] {
+            let problems = read(text).unwrap_err();
+            assert!(problems.iter().any(|problem| problem.to_string().contains(expected)), "{text}: {problems:?}");
+        }
     }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
+use wharf_core::keep::Keep;
 use wharf_core::limits::OnConflict;
 use wharf_core::topic::Pattern;
 
 use crate::spec::duration::{DURATION_RULE, HumanDuration, parse_duration};
+use crate::spec::suggestion::Suggestion;
 
 /// A size in human notation, such as "128MiB" or "1GB", or a plain number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +42,9 @@ pub struct RawManifest {
     /// The tasks, by name.
     #[serde(default)]
     pub tasks: BTreeMap<String, RawTask>,
+    /// Schedules that it suggests, by name.
+    #[serde(default)]
+    pub schedules: BTreeMap<String, Suggestion>,
 }
 
 /// A pattern of topics, such as "document.*".
@@ -94,6 +99,12 @@ pub struct RawTask {
     pub discard_on: Option<Vec<u8>>,
     /// The effect on the job of the error of a function's `result`.
     pub on_error: Option<RawOnError>,
+    /// Time for which jobs that succeeded are kept; only the operator sets this and the next two.
+    pub keep_succeeded: Option<HumanDuration>,
+    /// Time for which jobs that failed are kept.
+    pub keep_failed: Option<HumanDuration>,
+    /// Time for which cancelled jobs are kept.
+    pub keep_cancelled: Option<HumanDuration>,
 }
 
 /// The meaning of a program's standard output, as it is written.
@@ -161,12 +172,14 @@ impl RawManifest {
             let merged = self.tasks.remove(&name).unwrap_or_default().under(&task);
             self.tasks.insert(name, merged);
         }
+        self.schedules.extend(over.schedules);
         RawManifest {
             name: over.name.or(self.name),
             version: over.version.or(self.version),
             topics: if over.topics.is_empty() { self.topics } else { over.topics },
             receive: merged(self.receive, over.receive.as_ref(), RawReceive::under),
             tasks: self.tasks,
+            schedules: self.schedules,
         }
     }
 }
@@ -187,6 +200,9 @@ impl RawTask {
             stream,
             discard_on,
             on_error,
+            keep_succeeded,
+            keep_failed,
+            keep_cancelled,
         } = self;
         let all = [
             ("payload-schema", payload_schema.is_some()),
@@ -201,6 +217,9 @@ impl RawTask {
             ("stream", stream.is_some()),
             ("discard-on", discard_on.is_some()),
             ("on-error", on_error.is_some()),
+            ("keep-succeeded", keep_succeeded.is_some()),
+            ("keep-failed", keep_failed.is_some()),
+            ("keep-cancelled", keep_cancelled.is_some()),
         ];
         all.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).collect()
     }
@@ -221,7 +240,22 @@ impl RawTask {
             stream: over.stream.or(self.stream),
             discard_on: over.discard_on.clone().or(self.discard_on),
             on_error: over.on_error.or(self.on_error),
+            keep_succeeded: over.keep_succeeded.or(self.keep_succeeded),
+            keep_failed: over.keep_failed.or(self.keep_failed),
+            keep_cancelled: over.keep_cancelled.or(self.keep_cancelled),
         }
+    }
+
+    /// Returns how long finished jobs of the task are kept; `of_all` holds where the task says nothing. Returns `None` if it says
+    /// nothing at all.
+    pub fn keep(&self, of_all: Keep) -> Option<Keep> {
+        let or = |own: Option<HumanDuration>, default| own.map_or(default, |length| length.0);
+        let keep = Keep {
+            succeeded: or(self.keep_succeeded, of_all.succeeded),
+            failed: or(self.keep_failed, of_all.failed),
+            cancelled: or(self.keep_cancelled, of_all.cancelled),
+        };
+        (keep != of_all).then_some(keep)
     }
 }
 

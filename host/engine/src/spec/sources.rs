@@ -169,5 +169,15 @@ fn read(origin: Origin, plugin: &PluginId, text: &str) -> Result<RawManifest, Ve
         };
         return Err(vec![Problem::new(format!("{what} is {size}; the limit is {max}"))]);
     }
-    toml_diagnostics::read(text).map_err(|found| found.into_iter().map(|problem| problem.within(&place)).collect())
+    let within = |found: Vec<Problem>| found.into_iter().map(|problem| problem.within(&place)).collect();
+    let raw: RawManifest = toml_diagnostics::read(text).map_err(within)?;
+    let keeps = raw.tasks.iter().flat_map(|(task, raw)| raw.keys().into_iter().map(move |key| (task, key)));
+    let problems: Vec<Problem> = keeps
+        .filter(|(_, key)| key.starts_with("keep-"))
+        .map(|(task, key)| {
+            Problem::new(format!("`{key}` of the task `{task}`: only the operator says how long jobs are kept"))
+                .hint(format!("set {key} under [plugins.{plugin}.tasks.{task}] in wharf.toml"))
+        })
+        .collect();
+    if problems.is_empty() { Ok(raw) } else { Err(within(problems)) }
 }

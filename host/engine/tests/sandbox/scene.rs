@@ -216,6 +216,7 @@ pub(crate) fn call(plugin: &Plugin, task: &str, payload: impl Into<String>) -> C
             key: None,
             payload: payload.into().into_bytes().into(),
             attempt: 1,
+            tick: None,
         },
         limits: AttemptLimits::of(&plugin.manifest.tasks[task]),
     }

@@ -60,6 +60,7 @@ impl Broadcasts {
             store: self.guest_store.clone(),
             bounds: Arc::clone(&self.bounds),
             broadcaster: Arc::clone(self) as Arc<dyn Broadcaster>,
+            listener: self.context.listener.clone(),
         })
     }
 

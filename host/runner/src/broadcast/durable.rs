@@ -100,6 +100,7 @@ pub(crate) fn prepare(
             on_conflict,
             batch: Some(batch.clone()),
             lineage: Default::default(),
+            tick: None,
         })
     });
     let jobs = jobs.collect::<Result<_, StoreError>>()?;

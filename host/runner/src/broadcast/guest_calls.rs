@@ -7,6 +7,7 @@ use futures_util::future::{BoxFuture, ready};
 use futures_util::{FutureExt, TryFutureExt};
 use wharf_core::bounds;
 use wharf_core::hold::NewHold;
+use wharf_core::ids::PluginId;
 use wharf_core::job::NewJob;
 use wharf_core::kv::KvChanges;
 use wharf_core::outcome::{Interruption, Outcome};
@@ -19,6 +20,7 @@ use super::request::{Broadcast, BroadcastError};
 use crate::child_jobs::Children;
 use crate::guest_store::GuestStore;
 use crate::kv_view::KvView;
+use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginIndex;
 use crate::queue_bounds::QueueBounds;
 use crate::store_health::WatchedStore;
@@ -39,6 +41,7 @@ pub(crate) struct GuestContext {
     pub(crate) store: GuestStore,
     pub(crate) bounds: Arc<QueueBounds>,
     pub(crate) broadcaster: Arc<dyn Broadcaster>,
+    pub(crate) listener: Listener,
 }
 
 /// The calls of one guest, and what they leave until its end.
@@ -143,6 +146,12 @@ impl GuestCalls {
             self.context.store.call("holding a key", move |store| async move { store.set_hold(hold).await }).await?;
         let too_many = || format!("{} holds are in force, which is the limit of the store", bounds::HOLDS_MAX);
         set.map(drop).ok_or_else(too_many)
+    }
+
+    /// Takes note that the placeholder of a secret went out as it is, in a request of a plugin.
+    pub(crate) fn placeholder_sent(&self, plugin: &PluginId, secret: &str, part: &'static str) {
+        let (plugin, secret) = (plugin.clone(), secret.to_owned());
+        self.context.listener.notify(&Notice::PlaceholderSent { plugin, secret, part });
     }
 
     pub(crate) fn kv(&self) -> Option<&dyn KvAccess> {

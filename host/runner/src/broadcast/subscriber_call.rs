@@ -180,6 +180,10 @@ impl HostCalls for SubscriberHost {
         self.calls.broadcast(topic, payload, timeout.min(remaining))
     }
 
+    fn placeholder_sent(&self, secret: &str, part: &'static str) {
+        self.calls.placeholder_sent(&self.plugin.id, secret, part);
+    }
+
     fn kv(&self) -> Option<&dyn KvAccess> {
         self.calls.kv()
     }

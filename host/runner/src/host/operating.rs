@@ -1,5 +1,6 @@
 //! What operators do: holds, limits, failure groups, bulk operations and the audit log.
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use wharf_core::audit::{ActKind, NewAct};
 use wharf_core::author::Author;
 use wharf_core::bulk::BulkOperation;
@@ -17,6 +18,9 @@ use crate::limits_view::{self, GroupLimits, LimitError};
 use crate::notice::Notice;
 use crate::operations::{self, OperationError, OperationRequest, Preview};
 
+/// Number of holds of one request that are on their way to the store at once.
+const HOLDS_AT_ONCE: usize = 100;
+
 impl Host {
     /// Holds jobs, on all nodes: they are enqueued and wait. What runs goes on.
     ///
@@ -29,6 +33,16 @@ impl Host {
         self.0.held_subscribers.forget();
         self.notify(&Notice::HoldSet { hold: Box::new(set.hold.clone()) });
         Ok(set)
+    }
+
+    /// Sets many holds, as [`Host::hold`] sets one; the store commits many at once. Those before an error stay set, so that the
+    /// same request may be sent again.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first error, as [`Host::hold`] does.
+    pub async fn hold_many(&self, new: Vec<NewHold>) -> Result<Vec<HoldSet>, HoldError> {
+        stream::iter(new).map(|new| self.hold(new)).buffered(HOLDS_AT_ONCE).try_collect().await
     }
 
     /// Releases the hold of exactly this scope; returns it if it was in force.

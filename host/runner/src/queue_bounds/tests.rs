@@ -45,6 +45,7 @@ pub(crate) fn new_job(number: u64, task: &str) -> NewJob {
         on_conflict: OnConflict::Wait,
         batch: None,
         lineage: Lineage::default(),
+        tick: None,
     }
 }
 

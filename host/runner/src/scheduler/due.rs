@@ -81,6 +81,7 @@ mod tests {
             overlap: Default::default(),
             spread: Duration::ZERO,
             pause_after: None,
+            tick_as: None,
         };
         let schedule = Schedule::new("nightly".parse().unwrap(), spec, Timestamp::ZERO);
         let fire = vec![Timestamp::ZERO; ticks];

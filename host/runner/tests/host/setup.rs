@@ -103,7 +103,6 @@ impl Setup {
             write_timeout: self.write_timeout,
             cancel_grace: self.cancel_grace,
             upkeep_interval: Duration::from_secs(300),
-            keep_finished: Duration::from_secs(3600),
             rescan: Duration::from_millis(500),
             live: LiveSettings { generations_max: 100, plugins: self.settings.clone(), ..LiveSettings::default() },
         };

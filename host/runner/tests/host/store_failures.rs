@@ -28,11 +28,11 @@ use wharf_core::schedule::{Schedule, ScheduleFiring, ScheduleSource};
 use wharf_core::time::Timestamp;
 use wharf_runner::{Broadcast, ChangeError, EnqueueError, Enqueued, Notice, Request};
 use wharf_store::{
-    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, DueSchedules, FailureFilter, FailurePage, FailureStore,
-    FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore,
-    NodeMessages, NodeRegistry, Nudges, OperationStore, Queue, QueueStats, Recorded, Renewed, ScheduleFired,
-    ScheduleStore, ScheduleWrite, ScheduleWritten, SqliteStore, StepTaken, Store, StoreError, StoreFiles, StoreSize,
-    SystemClock,
+    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, DueSchedules, ExpiredDeleted, ExpiredJobs,
+    FailureFilter, FailurePage, FailureStore, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter,
+    JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OperationStore, Queue, QueueStats,
+    Recorded, Renewed, ScheduleFired, ScheduleStore, ScheduleWrite, ScheduleWritten, SqliteStore, StepTaken, Store,
+    StoreError, StoreFiles, StoreSize, SystemClock,
 };
 
 use crate::setup::{LONG, Setup, memory, order};
@@ -157,8 +157,8 @@ impl Queue for Cut {
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
         self.store.entries(id, after, max).await
     }
-    async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
-        self.reached()?.delete_finished(before, max).await
+    async fn delete_expired(&self, expired: ExpiredJobs) -> Result<ExpiredDeleted, StoreError> {
+        self.reached()?.delete_expired(expired).await
     }
     async fn overrides(&self) -> Result<Vec<Override>, StoreError> {
         self.store.overrides().await

@@ -170,6 +170,7 @@ impl JobSource {
             on_conflict: OnConflict::Wait,
             batch: None,
             lineage: Default::default(),
+            tick: None,
         })
     }
 }

@@ -50,6 +50,7 @@ impl CallTarget {
             key: None,
             payload: payload.into(),
             attempt: 1,
+            tick: None,
         };
         let (engine, plugin) = (Arc::clone(engine), Arc::clone(plugin));
         CallTarget { engine, plugin, asked, limits: AttemptLimits::of(task) }

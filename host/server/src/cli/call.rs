@@ -103,6 +103,7 @@ impl Call {
         let ended = runtime()?.block_on(async {
             let engine = single_call_engine(settings)?;
             let plugin = load(&engine, &target, file, settings).await?;
+            tell_missing_secrets(settings, plugin.id.as_str());
             let task = choose_task(&plugin, target.task.as_deref())?;
             let invalid_payload = |error: wharf_engine::PayloadError| {
                 CliError::usage(format!("invalid payload for `{}`: {error}", task.name))
@@ -120,6 +121,7 @@ impl Call {
                     key,
                     payload: payload.into(),
                     attempt: 1,
+                    tick: None,
                 },
                 limits: AttemptLimits::of(task),
             };
@@ -150,6 +152,16 @@ fn target(text: &str, plugins_dir: &Path) -> anyhow::Result<Target> {
         );
     }
     Ok(Target { file, task: Some(task.task().to_owned()) })
+}
+
+/// Says which secrets of the plugin are not here: its requests have their placeholders.
+fn tell_missing_secrets(settings: &Settings, plugin: &str) {
+    for grant in settings.plugin(plugin).secrets.iter() {
+        if let Some(why) = grant.missing() {
+            let name = &grant.name;
+            note(&format!("the secret `{name}` is not here, so that requests have its placeholder: {why}"));
+        }
+    }
 }
 
 async fn load(

@@ -9,7 +9,7 @@ use crate::cli_error::CliError;
 use crate::http::api::Job;
 use crate::http::encode;
 
-/// What an attempt of a job is called with.
+/// The input of a job: an attempt is called with it.
 #[derive(Clone, Debug)]
 pub(crate) struct JobInput {
     pub(crate) task: TaskName,
@@ -28,7 +28,7 @@ pub(crate) fn read(client: &Client, id: &str) -> anyhow::Result<JobInput> {
         (Some(json), _) => json.get().as_bytes().to_vec(),
         (None, Some(text)) => BASE64_STANDARD
             .decode(text)
-            .map_err(|error| CliError::usage(format!("the host's answer has a payload that is no base64: {error}")))?,
+            .map_err(|error| CliError::usage(format!("invalid payload in the answer of the host: {error}")))?,
         (None, None) => {
             let bytes = job.payload_bytes.unwrap_or_default();
             if bytes > 0 {

@@ -12,7 +12,7 @@ use super::plugins::task_text;
 use crate::cli_error::{CliError, ExitStatus};
 use crate::component_file::{plugin_file, stem};
 use crate::config::{HumanDuration, Settings};
-use crate::http::api::TaskDocument;
+use crate::http::api::{TaskDocument, suggested, suggestion_text};
 use crate::in_process_engine::{runtime, single_call_engine};
 use crate::output::{print_json, print_line};
 use crate::progress::{Progress, loading_step_text};
@@ -113,6 +113,8 @@ fn report(file: &Path, checked: &CheckReport) -> String {
                     .values()
                     .map(|task| format!("  task {}", task_text(&TaskDocument::from(task)).replace('\n', "\n  "))),
             );
+            let suggestions = suggested(plugin);
+            lines.extend(suggestions.iter().map(|one| format!("  schedule {}", suggestion_text(plugin.id.as_str(), one))));
         }
         None => {
             lines.push(format!("{}: would be refused", file.display()));
@@ -150,6 +152,7 @@ fn document(file: &Path, checked: &CheckReport) -> Value {
         "topics": checked.manifest().map(|manifest| manifest.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>()),
         "receive": checked.manifest().and_then(|manifest| manifest.receive.as_ref()).map(|receive| TaskDocument::from(&receive.task)),
         "reentrant": checked.manifest().and_then(|manifest| manifest.receive.as_ref()).map(|receive| receive.reentrant),
+        "schedules": checked.plugin.as_deref().map(suggested),
         "problems": problems_json(&checked.problems),
         "notes": problems_json(&checked.notes),
     })

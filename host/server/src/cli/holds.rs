@@ -1,12 +1,16 @@
 //! `wharf hold`, `wharf release` and `wharf holds`: pauses of jobs.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
+use wharf_core::bounds;
 
 use super::client::{ApiRequest, Client, query};
-use crate::cli_error::ExitStatus;
+use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{Hold, HoldPage, HoldRequest, Moment};
-use crate::output::{Table, print_json};
+use crate::output::{Table, print_json, print_line};
 use crate::stderr::note;
 
 #[derive(Debug, Subcommand)]
@@ -37,7 +41,11 @@ pub(crate) enum HoldCommand {
     /// Hold the jobs of a key, in all limit groups or in one
     Key {
         /// Key
-        key: String,
+        #[arg(required_unless_present = "keys_from")]
+        key: Option<String>,
+        /// Hold each key of a file in place of one: one key to a line; - reads the standard input
+        #[arg(long, value_name = "FILE", conflicts_with = "key")]
+        keys_from: Option<PathBuf>,
         /// Limit group: hold only its jobs of this key
         #[arg(long, value_name = "GROUP")]
         group: Option<String>,
@@ -97,10 +105,12 @@ impl HoldCommand {
             HoldCommand::Plugin { plugin, length } => (HoldRequest { plugin: Some(plugin), ..none }, length),
             HoldCommand::Task { task, length } => (HoldRequest { task: Some(task), ..none }, length),
             HoldCommand::Group { group, length } => (HoldRequest { group: Some(group), ..none }, length),
-            HoldCommand::Key { key, group, length } => (HoldRequest { key: Some(key), group, ..none }, length),
+            HoldCommand::Key { keys_from: Some(file), group, length, .. } => {
+                return many(client, &file, (group, length), json);
+            }
+            HoldCommand::Key { key, group, length, .. } => (HoldRequest { key, group, ..none }, length),
         };
-        let Length { length, until, reason } = length;
-        let body = serde_json::to_vec(&HoldRequest { length, until, reason, ..what })?;
+        let body = serde_json::to_vec(&length.on(what))?;
         let body = Some(("application/json", body.as_slice()));
         let request = ApiRequest { method: "POST", path: "/v1/holds".to_owned(), body, ..ApiRequest::default() };
         let (hold, raw): (Hold, Box<RawValue>) = client.request_with_raw(request)?;
@@ -114,6 +124,44 @@ impl HoldCommand {
         }
         Ok(ExitStatus::Done)
     }
+}
+
+impl Length {
+    /// Returns the request to hold this for the length, with the reason.
+    fn on(&self, what: HoldRequest) -> HoldRequest {
+        let Length { length, until, reason } = self;
+        HoldRequest { length: length.clone(), until: *until, reason: reason.clone(), ..what }
+    }
+}
+
+/// Holds each key of a file. With `json`, each part of them is a document of its own.
+fn many(
+    client: &Client,
+    file: &Path,
+    (group, length): (Option<String>, Length),
+    json: bool,
+) -> anyhow::Result<ExitStatus> {
+    let text =
+        if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { fs::read_to_string(file) };
+    let text = text.map_err(|error| CliError::usage(format!("could not read {}: {error}", file.display())))?;
+    let keys: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    let mut held = 0;
+    for part in keys.chunks(bounds::HOLD_KEYS_MAX) {
+        let keys = part.iter().map(|key| (*key).to_owned()).collect();
+        let what = HoldRequest { keys: Some(keys), group: group.clone(), ..HoldRequest::default() };
+        let body = serde_json::to_vec(&length.on(what))?;
+        let body = Some(("application/json", body.as_slice()));
+        let request = ApiRequest { method: "POST", path: "/v1/holds".to_owned(), body, ..ApiRequest::default() };
+        let (page, raw): (HoldPage, Box<RawValue>) = client.request_with_raw(request)?;
+        held += page.holds.len();
+        if json {
+            print_json(&raw)?;
+        }
+    }
+    if !json {
+        print_line(&format!("{held} keys are held"))?;
+    }
+    Ok(ExitStatus::Done)
 }
 
 impl ReleaseCommand {

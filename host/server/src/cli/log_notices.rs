@@ -37,6 +37,9 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
         Notice::CancelRequested { job } => debug!(%job, "cancel requested"),
         Notice::RetryRequested { job } => debug!(%job, "retry requested"),
         Notice::LogDropped { task, job, lines } => debug!(%task, %job, lines, "log lines dropped"),
+        Notice::PlaceholderSent { plugin, secret, part } => {
+            debug!(%plugin, secret, part, "the placeholder of a secret went out as it is")
+        }
         Notice::BroadcastEnded(ended) => broadcast_ended(ended),
         Notice::BroadcastRefused { topic } => warn!(%topic, "broadcast refused: too many broadcasts are open"),
         // The runner logs the lines of guests itself, with the target `wharf::guest`.

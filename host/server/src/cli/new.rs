@@ -17,7 +17,7 @@ pub(crate) struct New {
     /// Language: rust, javascript, typescript, javascript-web (with fetch, URL and the like), python, go or c
     #[arg(long, short)]
     language: Language,
-    /// Without the contract: a function over plain data, in a WIT world of its own. In Rust only
+    /// Without the contract: a function over plain data, in a WIT world of its own. In rust, javascript and python
     #[arg(long)]
     plain: bool,
 }

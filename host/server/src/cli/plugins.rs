@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::client::Client;
 use crate::cli_error::ExitStatus;
 use crate::config::HumanDuration;
-use crate::http::api::{PluginFile, Refusal, TaskDocument, TaskKind};
+use crate::http::api::{PluginFile, Refusal, TaskDocument, TaskKind, suggestion_text};
 use crate::http::encode;
 use crate::output::{Table, escape_line, print_json, print_line};
 use crate::stderr::note;
@@ -95,6 +95,8 @@ fn show(plugin: &PluginFile) -> anyhow::Result<()> {
         ]);
         lines.extend(loaded.tasks.iter().map(|task| ("task", task_text(task))));
         lines.extend(loaded.topics.iter().map(|topic| ("topic", topic.clone())));
+        let id = plugin.id.as_deref().unwrap_or_default();
+        lines.extend(loaded.schedules.iter().map(|schedule| ("schedule", suggestion_text(id, schedule))));
         lines.extend(loaded.receive.iter().map(|receive| ("receive", task_text(receive))));
     }
     if let Some(usage) = &plugin.kv {

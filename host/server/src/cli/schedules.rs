@@ -7,7 +7,7 @@ use wharf_core::bounds;
 use super::client::{ApiRequest, Client, retry_while_loading};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{
-    CLOCK_LAW, Moment, PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, ScheduleState, from_name,
+    CLOCK_LAW, Moment, PauseRequest, PluginFile, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, ScheduleState, from_name,
 };
 use crate::http::{encode, to_base64};
 use crate::output::{Table, print_json, print_line};
@@ -25,6 +25,14 @@ pub(crate) enum ScheduleCommand {
     },
     /// Define a schedule, or give one another definition
     Set(Box<Definition>),
+    /// Define a schedule as a plugin suggests it
+    Accept {
+        /// The suggestion, as PLUGIN/NAME
+        suggestion: String,
+        /// ID of the schedule [default: the name of the suggestion]
+        #[arg(long)]
+        id: Option<String>,
+    },
     /// Remove a schedule; its jobs stay
     Remove {
         /// ID of the schedule
@@ -96,6 +104,9 @@ pub(crate) struct Definition {
     /// Number of jobs in a row that fail until the schedule pauses
     #[arg(long, value_name = "N")]
     pause_after: Option<u32>,
+    /// JSON pointer to the member of the payload that each job's tick is put into, such as /tick
+    #[arg(long, value_name = "POINTER")]
+    tick_as: Option<String>,
 }
 
 impl ScheduleCommand {
@@ -108,6 +119,7 @@ impl ScheduleCommand {
                 let body = serde_json::to_vec(&definition.request()?)?;
                 one(client, ("PUT", path(&id, "")), Some(&body), json)
             }
+            ScheduleCommand::Accept { suggestion, id } => accept(client, &suggestion, id, json),
             ScheduleCommand::Remove { id } => {
                 client.bytes(ApiRequest { method: "DELETE", path: path(&id, ""), ..ApiRequest::default() })?;
                 Ok(ExitStatus::Done)
@@ -130,6 +142,21 @@ impl ScheduleCommand {
             ScheduleCommand::Resume { id } => one(client, ("POST", path(&id, "/resume")), None, json),
         }
     }
+}
+
+/// Defines a schedule as a plugin suggests it.
+fn accept(client: &Client, suggestion: &str, id: Option<String>, json: bool) -> anyhow::Result<ExitStatus> {
+    let invalid = || CliError::usage(format!("invalid suggestion `{suggestion}`: expected PLUGIN/NAME"));
+    let (plugin, name) = suggestion.split_once('/').ok_or_else(invalid)?;
+    let found: PluginFile = client.get(format!("/v1/plugins/{}", encode(plugin)))?;
+    let schedules = found.loaded.map(|loaded| loaded.schedules).unwrap_or_default();
+    let Some(suggested) = schedules.iter().find(|suggested| suggested.name == name) else {
+        let names: Vec<&str> = schedules.iter().map(|suggested| suggested.name.as_str()).collect();
+        let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        return Err(CliError::usage(format!("plugin `{plugin}` suggests no schedule `{name}`; it suggests {known}")).into());
+    };
+    let body = serde_json::to_vec(&suggested.definition)?;
+    one(client, ("PUT", path(id.as_deref().unwrap_or(name), "")), Some(&body), json)
 }
 
 impl Definition {
@@ -161,6 +188,7 @@ impl Definition {
                 .transpose()?,
             spread: self.spread,
             pause_after: self.pause_after,
+            tick_as: self.tick_as,
         })
     }
 }
@@ -264,6 +292,9 @@ fn print(schedule: &Schedule) -> anyhow::Result<()> {
     }
     if let Some(after) = schedule.pause_after {
         line("pauses", &format!("after {after} failures in a row; {} by now", schedule.failures))?;
+    }
+    if let Some(path) = &schedule.tick_as {
+        line("tick as", path)?;
     }
     let counts = &schedule.ticks;
     line("ticks", &format!("{} fired, {} missed, {} skipped", counts.fired, counts.missed, counts.skipped))?;

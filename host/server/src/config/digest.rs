@@ -24,6 +24,7 @@ pub(crate) fn digest(raw: &RawSettings) -> String {
     sections.extend(raw.tokens.iter().map(|token| format!("{}\n", token.shared())));
     let schedules = raw.schedules.iter();
     sections.extend(schedules.map(|section| format!("schedules.{} = {:016x}\n", section.id, section.spec.digest())));
+    sections.extend(raw.secrets.iter().map(|section| format!("{}\n", section.shared())));
     sections.sort_unstable();
     text.extend(sections);
     let digest = Sha256::digest(text.as_bytes());

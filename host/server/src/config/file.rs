@@ -13,6 +13,7 @@ use wharf_engine::spec::toml_diagnostics;
 use super::origin::{Origin, Problems, nearest};
 use super::outside::{self, OutsideValue};
 use super::schedules::{self, ScheduleSection};
+use super::secrets::{self, SecretSection};
 use super::shared_form::{SECRET_TABLES, shared};
 use super::table::{SETTINGS, Setting, find};
 use super::tokens::{self, TokenSection};
@@ -32,6 +33,13 @@ pub(crate) struct PluginSection {
     pub(super) shared: String,
 }
 
+impl PluginSection {
+    /// Returns true if a variable of `env` with this name stands outside of the file.
+    pub(super) fn has_outside_env(&self, name: &str) -> bool {
+        self.outside.iter().any(|value| value.is_env(name))
+    }
+}
+
 /// The values in one file.
 #[derive(Debug, Default)]
 pub(crate) struct FileValues {
@@ -39,6 +47,7 @@ pub(crate) struct FileValues {
     pub(crate) plugins: Vec<PluginSection>,
     pub(crate) tokens: Vec<TokenSection>,
     pub(crate) schedules: Vec<ScheduleSection>,
+    pub(crate) secrets: Vec<SecretSection>,
 }
 
 /// Parses `text`, the content of the file `path`, at `now`, from which on schedules must have a moment. Every problem is added to `problems`.
@@ -57,6 +66,14 @@ pub(crate) fn read(path: &Path, text: &str, now: Timestamp, problems: &mut Probl
         match value.get_ref() {
             DeValue::Table(_) if name == "plugins" => plugin_sections(value, &places, &mut found, problems),
             DeValue::Table(_) if name == "schedules" => schedule_sections(value, now, &places, &mut found, problems),
+            DeValue::Table(sections) if name == "secrets" => {
+                let place = |offset| places.of(offset);
+                let sections = sections.iter().filter_map(|(name, value)| {
+                    let name = Spanned::new(name.span(), name.get_ref().as_ref());
+                    secrets::section(&name, value, &place, problems)
+                });
+                found.secrets.extend(sections);
+            }
             DeValue::Array(_) if name == "tokens" => {
                 let at = value.span().start;
                 match Vec::deserialize(ValueDeserializer::from(value)) {
@@ -122,10 +139,13 @@ fn one_value(
         if key == "plugins" {
             return problems.add(&here, "`plugins` has a table for each plugin; write `[plugins.NAME]`");
         }
+        if key == "secrets" {
+            return problems.add(&here, "`secrets` has a table for each secret; write `[secrets.NAME]`");
+        }
         if key == "schedules" {
             return problems.add(&here, "`schedules` has a table for each schedule; write `[schedules.NAME]`");
         }
-        let named = ["plugins", "tokens", "schedules"];
+        let named = ["plugins", "tokens", "schedules", "secrets"];
         let known = SETTINGS.iter().map(|setting| setting.key).chain(sections()).chain(named);
         return problems.add(&here, format_args!("unknown setting `{key}`{}", nearest(key, known)));
     };

@@ -88,6 +88,13 @@ pub(super) struct OutsideValue {
     at: Origin,
 }
 
+impl OutsideValue {
+    /// Returns true if it is a variable of `env` with this name.
+    pub(super) fn is_env(&self, name: &str) -> bool {
+        self.table == "env" && self.key == name
+    }
+}
+
 /// A value as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

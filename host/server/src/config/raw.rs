@@ -3,12 +3,14 @@
 use std::backtrace::Backtrace;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use wharf_core::ids::{PluginId, ScheduleId};
 use wharf_core::schedule::ScheduleSpec;
 use wharf_core::time::Timestamp;
 use wharf_engine::PluginSettings;
+use wharf_engine::spec::secret::{Secret, SecretName};
 use wharf_store::{Clock as _, SystemClock};
 
 use super::environment::Environment;
@@ -16,6 +18,8 @@ use super::file::{self, FileValues, PluginSection};
 use super::origin::{Origin, Problems, nearest};
 use super::outside;
 use super::schedules::ScheduleSection;
+use super::secret_values;
+use super::secrets::SecretSection;
 use super::table::{SETTINGS, Setting, find, variable};
 use super::tokens::TokenSection;
 
@@ -48,6 +52,7 @@ pub(crate) struct RawSettings {
     pub(crate) plugins: Vec<PluginSection>,
     pub(crate) tokens: Vec<TokenSection>,
     pub(crate) schedules: Vec<ScheduleSection>,
+    pub(crate) secrets: Vec<SecretSection>,
     /// When the file was written.
     pub(crate) written_at: Timestamp,
 }
@@ -64,16 +69,20 @@ impl RawSettings {
             plugins: Vec::new(),
             tokens: Vec::new(),
             schedules: Vec::new(),
+            secrets: Vec::new(),
             written_at: Timestamp::ZERO,
         };
         let (from_environment, config) = read_environment(environment, &mut problems);
         if let Some((path, named)) = file_to_read(flags, config, environment) {
-            let (FileValues { values, plugins, tokens, schedules }, written_at) =
+            let (FileValues { values, plugins, tokens, schedules, secrets }, written_at) =
                 read_file(&path, named, environment, &mut problems);
             values.into_iter().for_each(|(setting, text, origin)| raw.set(setting, text, origin));
             raw.plugins = plugins;
             raw.tokens = tokens;
             (raw.schedules, raw.written_at) = (schedules, written_at);
+            raw.secrets = secrets;
+            secret_values::check_grants(&raw.plugins, &raw.secrets, &mut problems);
+            secret_values::give(&mut raw.plugins, &raw.secrets);
         }
         from_environment.into_iter().for_each(|(setting, text, origin)| raw.set(setting, text, origin));
         for (flag, key, text) in &flags.values {
@@ -83,6 +92,7 @@ impl RawSettings {
                 None if key.starts_with("plugins.") => {
                     problems.add(&origin, "settings of a plugin can be set in wharf.toml only")
                 }
+                None if key.starts_with("secrets.") => problems.add(&origin, "secrets can be set in wharf.toml only"),
                 None if key.starts_with("schedules.") => {
                     problems.add(&origin, "schedules can be set in wharf.toml only, or with `wharf schedule set`")
                 }
@@ -130,7 +140,15 @@ impl RawSettings {
         let ids: BTreeSet<&ScheduleId> =
             had.keys().chain(has.keys()).filter(|id| had.get(*id) != has.get(*id)).collect();
         let schedules = ids.into_iter().map(|id| format!("schedules.{id}"));
-        changed.map(|setting| setting.key.to_owned()).chain(plugins).chain(schedules).collect()
+        let secrets = |raw: &RawSettings| -> BTreeMap<SecretName, Arc<Secret>> {
+            raw.secrets.iter().map(|section| (section.name.clone(), Arc::clone(&section.secret))).collect()
+        };
+        let (had, has) = (secrets(self), secrets(new_raw));
+        let names: BTreeSet<&SecretName> =
+            had.keys().chain(has.keys()).filter(|name| had.get(*name) != has.get(*name)).collect();
+        let secrets = names.into_iter().map(|name| format!("secrets.{name}"));
+        let keys = changed.map(|setting| setting.key.to_owned());
+        keys.chain(plugins).chain(schedules).chain(secrets).collect()
     }
 
     /// Returns what a host has that was started with `started`, once these settings have taken effect: those that need a restart
@@ -146,7 +164,8 @@ impl RawSettings {
         self.values.insert(setting.key, (text, origin));
     }
 
-    /// Reads the values of plugins that stand outside of the file: those of all plugins, or of `only` one.
+    /// Reads the values of plugins and of secrets that stand outside of the file: all of them, or those of `only` one plugin, which may
+    /// be without its secrets.
     ///
     /// # Errors
     /// When a value cannot be read; the error lists every problem.
@@ -158,14 +177,16 @@ impl RawSettings {
                 outside::fill(&id, &mut section.settings, &section.outside, environment, &mut problems);
             }
         }
+        secret_values::read(&mut self.plugins, &mut self.secrets, only, environment, &mut problems);
         problems.or(())
     }
 
-    /// Returns the files that values of plugins and tokens are read from.
+    /// Returns the files that values of plugins, secrets and tokens are read from.
     pub(crate) fn outside_files(&self, environment: &Environment) -> Vec<PathBuf> {
         let values = self.plugins.iter().flat_map(|section| &section.outside);
         let tokens = self.tokens.iter().filter_map(|token| token.file(environment));
-        values.filter_map(|value| value.source.file(environment)).chain(tokens).collect()
+        let secrets = self.secrets.iter().filter_map(|section| section.source.file(environment));
+        values.filter_map(|value| value.source.file(environment)).chain(secrets).chain(tokens).collect()
     }
 
     /// Returns a setting's text and its source.

@@ -39,6 +39,7 @@ struct RawSchedule {
     overlap: Option<Spanned<String>>,
     spread: Option<Spanned<String>>,
     pause_after: Option<u32>,
+    tick_as: Option<Spanned<String>>,
 }
 
 /// Reads one section. `place` gives the origin of an offset in the file, `complain` reports an error of its reader.
@@ -147,6 +148,8 @@ fn read(
         raw.missed.as_ref().map(|name| name.get_ref().parse().map_err(|error| named("missed", name.span(), error)));
     let overlap =
         raw.overlap.as_ref().map(|name| name.get_ref().parse().map_err(|error| named("overlap", name.span(), error)));
+    let tick_as =
+        raw.tick_as.as_ref().map(|path| path.get_ref().parse().map_err(|error| named("tick-as", path.span(), error)));
     let spec = ScheduleSpec {
         task: task?,
         payload: payload.into_bytes().into(),
@@ -158,6 +161,7 @@ fn read(
         overlap: overlap.transpose().ok()?.unwrap_or_default(),
         spread,
         pause_after: raw.pause_after,
+        tick_as: tick_as.transpose().ok()?,
     };
     is_valid.then_some(spec)
 }

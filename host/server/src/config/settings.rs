@@ -9,6 +9,7 @@ use std::time::Duration;
 use wharf_core::bounds;
 use wharf_core::ids::NodeId;
 use wharf_core::ids::PluginId;
+use wharf_core::keep::Keep;
 use wharf_core::schedule::FileSchedules;
 use wharf_core::time::Timestamp;
 use wharf_engine::{CacheSettings, Compile, PluginSettings};
@@ -60,7 +61,7 @@ pub(crate) struct Settings {
     pub(crate) lease: Duration,
     pub(crate) lease_margin: Duration,
     pub(crate) upkeep_interval: Duration,
-    pub(crate) keep_finished: Duration,
+    pub(crate) keep: Keep,
     pub(crate) log_level: String,
     pub(crate) log_format: LogFormat,
     pub(crate) plugins: BTreeMap<PluginId, PluginSettings>,
@@ -68,6 +69,8 @@ pub(crate) struct Settings {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
+/// The longest time for which finished jobs may be kept.
+const KEEP_MAX: Duration = Duration::from_secs(3650 * 86_400);
 const GUEST_THREADS_MAX: u32 = 1024;
 
 impl Settings {
@@ -117,7 +120,7 @@ impl Settings {
             lease: read.duration("lease.length", millis(1000), DAY),
             lease_margin: read.duration("lease.margin", millis(10), DAY),
             upkeep_interval: read.duration("upkeep.interval", millis(100), DAY),
-            keep_finished: read.duration("upkeep.keep-finished", Duration::ZERO, 3650 * DAY),
+            keep: read.keep(),
             log_level: read.value("log.level", log_level).unwrap_or_default(),
             log_format: read.value("log.format", log_format).unwrap_or(LogFormat::Text),
             plugins,
@@ -175,6 +178,7 @@ impl Settings {
         LiveSettings {
             waiting_max: self.waiting_max,
             generations_max: self.generations_max,
+            keep: self.keep,
             plugins: self.plugins.clone(),
             schedules: self.schedules.clone(),
             ..LiveSettings::default()
@@ -195,7 +199,6 @@ impl Settings {
             write_timeout: bounds::WRITE_TIMEOUT,
             cancel_grace: self.cancel_grace,
             upkeep_interval: self.upkeep_interval,
-            keep_finished: self.keep_finished,
             rescan: self.plugins_rescan,
             live: self.undigested(),
         }
@@ -209,6 +212,16 @@ struct Reader<'r> {
 }
 
 impl Reader<'_> {
+    /// Reads how long finished jobs are kept: how they ended says more than that they ended.
+    fn keep(&mut self) -> Keep {
+        let all = self.duration("upkeep.keep-finished", Duration::ZERO, KEEP_MAX);
+        let mut of = |key: &'static str| {
+            if self.raw.of(key).0.is_empty() { all } else { self.duration(key, Duration::ZERO, KEEP_MAX) }
+        };
+        let (succeeded, failed) = (of("upkeep.keep-succeeded"), of("upkeep.keep-failed"));
+        Keep { succeeded, failed, cancelled: of("upkeep.keep-cancelled") }
+    }
+
     fn value<T, E: Display>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         let (text, _) = self.raw.of(key);
         parse(text).map_err(|error| self.complain(key, error)).ok()

@@ -7,7 +7,7 @@ use super::values::in_one_form;
 /// The tables of a plugin's section whose values may be secrets.
 pub(super) const SECRET_TABLES: [&str; 2] = ["env", "config"];
 /// The keys whose texts are names, even if they look like a duration or a size.
-const NAMES: [&str; 2] = ["group", "topics"];
+const NAMES: [&str; 3] = ["group", "topics", "secrets"];
 /// The form of a section without any setting.
 pub(super) const EMPTY: &str = "{}";
 

@@ -34,7 +34,8 @@ pub(crate) fn shown(raw: &RawSettings) -> Vec<ShownSetting> {
     let plugins = raw.plugins.iter().flat_map(|section| &section.shown);
     let tokens = raw.tokens.iter().flat_map(|section| &section.shown);
     let schedules = raw.schedules.iter().flat_map(|section| &section.shown);
-    let sections = plugins.chain(tokens).chain(schedules).map(|(key, value, origin)| ShownSetting {
+    let secrets = raw.secrets.iter().flat_map(|section| &section.shown);
+    let sections = plugins.chain(tokens).chain(schedules).chain(secrets).map(|(key, value, origin)| ShownSetting {
         key: key.clone(),
         value: value.clone(),
         from: origin.to_string(),

@@ -99,7 +99,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "time before its leases expire at which a host that cannot renew them stops its attempts",
     ).shared(),
     setting("upkeep.interval", "5m", "interval at which expired leases are freed and old jobs deleted").shared(),
-    setting("upkeep.keep-finished", "7d", "time that finished jobs are kept, with result, chunks and log").shared(),
+    setting("upkeep.keep-finished", "7d", "time that finished jobs are kept, with result, chunks and log").live().shared(),
+    setting(
+        "upkeep.keep-succeeded",
+        "",
+        "time that jobs are kept that succeeded, in place of `keep-finished`; under [plugins.NAME.tasks.TASK], those of one task, as \
+         the next two",
+    ).live().shared(),
+    setting("upkeep.keep-failed", "", "time that jobs are kept that failed, in place of `keep-finished`").live().shared(),
+    setting("upkeep.keep-cancelled", "", "time that cancelled jobs are kept, in place of `keep-finished`").live().shared(),
     setting(
         "log.level",
         "info",

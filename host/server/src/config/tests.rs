@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wharf_core::bounds;
+use wharf_core::keep::Keep;
 
 use super::{Environment, Flags, RawSettings, Settings};
 use crate::access::Tokens;
@@ -66,6 +67,18 @@ impl World {
 }
 
 #[test]
+fn jobs_are_kept_as_long_as_how_they_ended_says() {
+    let file = "[upkeep]\nkeep-finished = \"2d\"\nkeep-succeeded = \"1h\"\n\
+                [plugins.words.tasks.count]\nkeep-failed = \"30d\"\n";
+    let settings = World::new(file).read().unwrap().0;
+    let (hour, days) = (Duration::from_secs(3600), Duration::from_secs(2 * 86_400));
+    assert_eq!(settings.keep, Keep { succeeded: hour, failed: days, cancelled: days });
+    let words = settings.plugin("words");
+    let of_count = words.tasks["count"].keep(settings.keep).unwrap();
+    assert_eq!(of_count, Keep { failed: 15 * days, ..settings.keep });
+}
+
+#[test]
 fn the_defaults_work_with_nothing_at_all_and_are_those_of_the_bounds() {
     let (settings, raw) = World::new("").read().unwrap();
     assert_eq!(settings.listen.to_string(), "127.0.0.1:7070");
@@ -76,7 +89,7 @@ fn the_defaults_work_with_nothing_at_all_and_are_those_of_the_bounds() {
     assert_eq!(settings.attempts_at_once, bounds::ATTEMPTS_DEFAULT);
     assert_eq!((settings.cancel_grace, settings.drain_timeout), (bounds::CANCEL_GRACE, bounds::DRAIN_TIMEOUT));
     assert_eq!((settings.lease, settings.lease_margin), (bounds::LEASE, bounds::LEASE_MARGIN));
-    assert_eq!((settings.upkeep_interval, settings.keep_finished), (bounds::UPKEEP_INTERVAL, bounds::KEEP_FINISHED));
+    assert_eq!((settings.upkeep_interval, settings.keep), (bounds::UPKEEP_INTERVAL, Keep::all(bounds::KEEP_FINISHED)));
     assert!(settings.token.is_none() && settings.plugins_dir_is_default && settings.plugins.is_empty());
 }
 
@@ -104,7 +117,7 @@ fn a_file_may_be_named_and_must_then_be_there() {
     let mut world = World::new("");
     std::fs::write(world.folder.path().join("other.toml"), "[upkeep]\nkeep-finished = \"1d\"\n").unwrap();
     world.flags.config = Some("other.toml".into());
-    assert_eq!(world.read().unwrap().0.keep_finished, Duration::from_secs(86_400));
+    assert_eq!(world.read().unwrap().0.keep, Keep::all(Duration::from_secs(86_400)));
     world.flags.config = Some("missing.toml".into());
     assert!(world.error().starts_with("could not read the settings file missing.toml"), "{}", world.error());
 }

@@ -2,19 +2,41 @@
 
 use axum::extract::State;
 use axum::http::Uri;
-use maud::html;
+use maud::{Markup, html};
 use wharf_core::audit::ActKind;
 use wharf_runner::Host;
 
-use crate::http::api::AuditQuery;
+use crate::http::api::{Act, AuditQuery};
 use crate::http::query::query;
 use crate::http::{audit, encode};
 
 use super::answer::Answer;
 use super::form::Form;
 use super::layout::{Frame, Section, page};
+use super::listing::{Column, listing, pager};
 use super::text::{count, full, line};
 use super::visitor::Visitor;
+
+/// The columns of the list.
+const COLUMNS: [Column; 6] =
+    [("", "At, UTC"), ("", "Act"), ("grow", "On"), ("num c-waited", "Times"), ("c-key", "By"), ("c-ran", "From")];
+
+fn row(act: &Act) -> Markup {
+    html! {
+        tr {
+            td class="mono when" { (full(act.at)) }
+            td { (act.act.to_string()) }
+            td class="grow" title=(line(&act.detail)) {
+                (line(&act.target))
+                span class="why" { (line(&act.detail)) }
+                span class="under" { (line(&act.detail)) }
+            }
+            td class="num c-waited" { (count(act.count)) }
+            td class="c-key" { (act.author.as_deref().map(line).unwrap_or("no token".into())) }
+            td class="c-ran mono" { (act.address.as_deref().map(line).unwrap_or_default()) }
+        }
+    }
+}
 
 /// Lists acts.
 pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -> Answer {
@@ -47,41 +69,9 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -
             }
             button { "Filter" }
         }
-        div class="scroll" tabindex="0" role="region" aria-label="Acts" {
-            table class="rows" {
-                caption class="vh" { "Acts, the newest first" }
-                thead {
-                    tr {
-                        th scope="col" { "At, UTC" }
-                        th scope="col" { "Act" }
-                        th scope="col" class="grow" { "On" }
-                        th scope="col" class="num c-waited" { "Times" }
-                        th scope="col" { "By" }
-                        th scope="col" class="c-ran" { "From" }
-                    }
-                }
-                tbody {
-                    @for act in &found.acts {
-                        tr {
-                            td class="mono" { (full(act.at)) }
-                            td { (act.act.to_string()) }
-                            td class="grow" title=(line(&act.detail)) {
-                                (line(&act.target))
-                                span class="why" { (line(&act.detail)) }
-                                span class="under" { (line(&act.detail)) }
-                            }
-                            td class="num c-waited" { (count(act.count)) }
-                            td { (act.author.as_deref().map(line).unwrap_or("no token".into())) }
-                            td class="c-ran mono" { (act.address.as_deref().map(line).unwrap_or_default()) }
-                        }
-                    }
-                }
-            }
-        }
+        (listing("Acts, the newest first", &COLUMNS, &html! { @for act in &found.acts { (row(act)) } }))
         @if found.acts.is_empty() { p class="empty" { "None." } }
-        nav class="pager" aria-label="Pages of the list" {
-            @if let Some(next) = &found.next { a class="btn" href=(next) rel="next" { "Older" } }
-        }
+        (pager(None, found.next.as_deref(), "Older"))
     };
     Ok(page(&visitor, &Frame { title: "Audit", section: Section::Audit, live: Some("live/health".into()) }, &main))
 }

@@ -11,11 +11,10 @@ use wharf_core::rollcall::{Answer as ReplyAnswer, Mode, Reply};
 use wharf_core::topic::Topic;
 use wharf_runner::{Batch, Broadcast, Catalog, Durable, Host};
 
-use crate::config;
 use crate::http::api::Job;
 use crate::http::problem::Problem;
 use crate::http::scope::forbidden;
-use crate::http::{broadcasts, encode, memory};
+use crate::http::{broadcasts, encode, length, memory};
 
 use super::answer::{Answer, lead_to};
 use super::content;
@@ -23,6 +22,7 @@ use super::entry::Dashboard;
 use super::form::Form;
 use super::job_row::look;
 use super::layout::{Frame, Section, marks, page, page_in_parts, place, state};
+use super::listing::listing;
 use super::page_path::PagePath;
 use super::text::{brief, counted, first_line, line, lines, size};
 use super::visitor::Visitor;
@@ -48,28 +48,23 @@ fn topics(visitor: &Visitor, catalog: &Catalog) -> Markup {
             topics.entry(topic.to_string()).or_default().push(id.as_str());
         }
     }
-    html! {
-        section {
-            header { h2 { "Topics" } span class="dim" { "of the plugins of this host" } }
-            div class="scroll" tabindex="0" role="region" aria-label="Topics" {
-                table class="rows" {
-                    caption class="vh" { "Topics and their subscribers" }
-                    thead { tr { th scope="col" { "Topic" } th scope="col" class="grow" { "Subscribers" } } }
-                    tbody {
-                        @for (topic, plugins) in &topics {
-                            tr {
-                                td class="mono" { (line(topic)) }
-                                td class="grow" {
-                                    @for plugin in plugins {
-                                        a href=(visitor.link(&format!("plugins/{}", encode(plugin)))) { (line(plugin)) }
-                                        "  "
-                                    }
-                                }
-                            }
-                        }
+    let rows = html! {
+        @for (topic, plugins) in &topics {
+            tr {
+                td class="mono" { (line(topic)) }
+                td class="grow" {
+                    @for plugin in plugins {
+                        a href=(visitor.link(&format!("plugins/{}", encode(plugin)))) { (line(plugin)) }
+                        "  "
                     }
                 }
             }
+        }
+    };
+    html! {
+        section {
+            header { h2 { "Topics" } span class="dim" { "of the plugins of this host" } }
+            (listing("Topics and their subscribers", &[("", "Topic"), ("grow", "Subscribers")], &rows))
             @if topics.is_empty() { p class="empty" { "No plugin subscribes to a topic." } }
         }
     }
@@ -126,8 +121,7 @@ pub(super) async fn send(State(dashboard): State<Dashboard>, visitor: Visitor, g
         }
         return Ok(page(&visitor, &Frame::still("Sent", Section::Broadcasts), &sent(&visitor, &durable)));
     }
-    let timeout = given.get("timeout").map(config::duration).transpose();
-    let timeout = timeout.map_err(|error| Problem::bad_request(format!("`timeout`: {error}")))?;
+    let timeout = given.get("timeout").map(|text| length::duration("timeout", text)).transpose()?;
     let timeout = timeout.unwrap_or(bounds::BROADCAST_TIMEOUT_DEFAULT);
     let started = Instant::now();
     let call = Broadcast { topic: topic.to_string(), payload: payload.into(), timeout, mode: Mode::All };

@@ -8,10 +8,9 @@ use wharf_core::bulk::{BulkAct, Trial};
 use wharf_core::find::JobQuery;
 use wharf_runner::{Host, OperationRequest, Preview};
 
-use crate::config;
 use crate::http::api::Job;
 use crate::http::problem::Problem;
-use crate::http::{encode, filter, operations};
+use crate::http::{encode, filter, length, operations};
 
 use super::answer::{Answer, lead_to};
 use super::form::Form;
@@ -152,8 +151,7 @@ pub(super) async fn start(State(host): State<Host>, visitor: Visitor, form: Form
     let query = filter::parse("where", form.as_sent("where"), host.now())?;
     let jobs = form.number::<u32>("try")?.filter(|jobs| *jobs > 0);
     let trial = jobs.map(|jobs| Trial { jobs, within: bounds::TRIAL_WITHIN });
-    let spread = form.get("spread").map(config::duration).transpose();
-    let spread = spread.map_err(|error| Problem::bad_request(format!("`spread`: {error}")))?.unwrap_or_default();
+    let spread = form.get("spread").map(|text| length::duration("spread", text)).transpose()?.unwrap_or_default();
     let started = host.start_operation(request(act, query, &visitor, trial, spread)).await;
     let started = started.map_err(operations::refused)?;
     Ok(lead_to(&visitor, &format!("operations/{}", started.id)))

@@ -40,7 +40,9 @@ pub(super) fn chart(id: &str, title: &str, samples: &[Sample], lines: &[Line]) -
                 span { (title) }
                 @for line in lines {
                     @let last = values(line).last().copied().flatten();
-                    (state(line.class, line.name)) b class="now" { @match last { Some(last) => (count(last)), None => "–" } }
+                    span class="leg" {
+                        (state(line.class, line.name)) b class="now" { @match last { Some(last) => (count(last)), None => "–" } }
+                    }
                 }
             }
             div class="plot" {

@@ -77,7 +77,7 @@ impl FromRef<Dashboard> for Host {
     }
 }
 
-/// The scopes that a route needs: one of these; nothing if it needs no token.
+/// The needs of a route, of which a visitor must meet one; a route without any is open to all.
 pub(super) type Entrance = (Dashboard, &'static [Need]);
 
 /// Lets a request in, runs its route, and gives the answer its headers.
@@ -107,7 +107,7 @@ pub(super) async fn unknown_method(State(dashboard): State<Dashboard>, request: 
 
 /// Answers a request, gives the answer its headers, and logs its end.
 async fn logged(route: &str, request: Request, answer: impl AsyncFnOnce(Request) -> Response) -> Response {
-    let span = debug_span!("page", method = %request.method(), route, status = Empty);
+    let span = debug_span!("page", method = %request.method(), route, token = Empty, status = Empty);
     let started = Instant::now();
     let answer = async {
         let mut response = answer(request).await;
@@ -122,7 +122,7 @@ async fn logged(route: &str, request: Request, answer: impl AsyncFnOnce(Request)
     answer.instrument(span).await
 }
 
-/// The need of a page that every visitor with a token may see.
+/// The needs of a page that every visitor with a token may see.
 const ANY: &[Need] = &[Need::Read, Need::Enqueue, Need::Broadcast];
 
 /// Checks the way of a request and its token, and returns its visitor with the cookie that was sent. The error is the answer to whoever
@@ -144,6 +144,11 @@ async fn visit(
     };
     if !needs.is_empty() && access.is_none() {
         return Err(ask_for_token(dashboard, parts, cookie.is_some()));
+    }
+    if let Some(access) = &access
+        && dashboard.guard.asks_for_token()
+    {
+        Span::current().record("token", &*access.name);
     }
     let is_page = !needs.is_empty() && parts.method.is_safe() && has_frame(parts.uri.path());
     let visitor = visitor(dashboard, parts, is_page, access.clone(), (cookie.as_deref(), session)).await;

@@ -13,9 +13,23 @@ use crate::http::{encode, failures};
 
 use super::answer::{Answer, lead_to};
 use super::layout::{Frame, Section, act, page, state};
+use super::listing::{Column, bare_listing, listing, pager};
 use super::page_path::PagePath;
 use super::text::{ago, count, counted, first_line, line, lines};
 use super::visitor::Visitor;
+
+/// The columns of the list.
+const COLUMNS: [Column; 7] = [
+    ("", "State"),
+    ("grow", "Failure"),
+    ("c-ran", "Outcome"),
+    ("num", "Jobs"),
+    ("num c-key", "Keys"),
+    ("num c-waited", "First"),
+    ("num", "Last"),
+];
+/// The columns of the versions of one group.
+const VERSION_COLUMNS: [Column; 4] = [("grow", "Version"), ("num", "Jobs"), ("num c-waited", "First"), ("num", "Last")];
 
 /// Lists failure groups.
 pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -> Answer {
@@ -43,30 +57,13 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -
             (tab("Ignored", Some(FailureState::Ignored)))
             (tab("All", None))
         }
-        div class="scroll" tabindex="0" role="region" aria-label="Failures" {
-            table class="rows" {
-                caption class="vh" { "Failures, the last one first" }
-                thead { tr {
-                    th scope="col" { "State" }
-                    th scope="col" class="grow" { "Failure" }
-                    th scope="col" class="c-ran" { "Outcome" }
-                    th scope="col" class="num" { "Jobs" }
-                    th scope="col" class="num c-key" { "Keys" }
-                    th scope="col" class="num c-waited" { "First" }
-                    th scope="col" class="num" { "Last" }
-                } }
-                tbody { @for failure in &found.failures { (row(&visitor, failure)) } }
-            }
-        }
+        (listing("Failures, the last one first", &COLUMNS, &html! { @for failure in &found.failures { (row(&visitor, failure)) } }))
         @if found.failures.is_empty() {
             p class="empty" {
                 @match wanted.state { Some(FailureState::Open) => "Nothing fails that is not resolved or ignored.", _ => "None." }
             }
         }
-        nav class="pager" aria-label="Pages of the list" {
-            @if wanted.after.is_some() { a class="btn" href=(visitor.link("failures")) { "First" } }
-            @if let Some(next) = &found.next { a class="btn" href=(next) rel="next" { "Older" } }
-        }
+        (pager(wanted.after.as_ref().map(|_| visitor.link("failures")).as_deref(), found.next.as_deref(), "Older"))
     };
     Ok(page(
         &visitor,
@@ -162,57 +159,40 @@ fn content(visitor: &Visitor, failure: &Failure) -> Markup {
                     h2 { "Last jobs" }
                     a class="dim" href=(visitor.link(&format!("jobs?where={}", encode(&jobs)))) { "all" }
                 }
-                table class="rows" {
-                    caption class="vh" { "The last jobs of the group" }
-                    thead {
-                        tr {
-                            th scope="col" { "Job" }
-                            th scope="col" class="grow" { "Message" }
-                            th scope="col" class="num" { "Failed" }
-                        }
-                    }
-                    tbody {
-                        @for sample in failure.samples.iter().flatten() {
-                            tr {
-                                td {
-                                    a class="mono" href=(visitor.link(&format!("jobs/{}", sample.job))) { (sample.job) }
-                                }
-                                td class="grow" title=(first_line(&sample.message, 400)) {
-                                    (first_line(&sample.message, 200))
-                                }
-                                td class="num" { (ago(sample.failed_at, visitor.now)) }
-                            }
-                        }
-                    }
-                }
+                (bare_listing("The last jobs of the group", &[("", "Job"), ("grow", "Message"), ("num", "Failed")], &samples(visitor, failure)))
             }
             section {
                 header { h2 { "Versions" } }
-                table class="rows" {
-                    caption class="vh" { "The versions that failed" }
-                    thead {
-                        tr {
-                            th scope="col" class="grow" { "Version" }
-                            th scope="col" class="num" { "Jobs" }
-                            th scope="col" class="num c-waited" { "First" }
-                            th scope="col" class="num" { "Last" }
-                        }
-                    }
-                    tbody {
-                        @for version in failure.versions.iter().flatten() {
-                            tr {
-                                td class="grow" {
-                                    (first_line(&version.version, 40))
-                                    " "
-                                    span class="mono dim" { (version.digest.chars().take(12).collect::<String>()) }
-                                }
-                                td class="num" { (counted(version.count, "job", "jobs")) }
-                                td class="num c-waited" { (ago(version.first_seen_at, visitor.now)) }
-                                td class="num" { (ago(version.last_seen_at, visitor.now)) }
-                            }
-                        }
-                    }
+                (bare_listing("The versions that failed", &VERSION_COLUMNS, &versions(visitor, failure)))
+            }
+        }
+    }
+}
+
+fn samples(visitor: &Visitor, failure: &Failure) -> Markup {
+    html! {
+        @for sample in failure.samples.iter().flatten() {
+            tr {
+                td { a class="mono" href=(visitor.link(&format!("jobs/{}", sample.job))) { (sample.job) } }
+                td class="grow" title=(first_line(&sample.message, 400)) { (first_line(&sample.message, 200)) }
+                td class="num" { (ago(sample.failed_at, visitor.now)) }
+            }
+        }
+    }
+}
+
+fn versions(visitor: &Visitor, failure: &Failure) -> Markup {
+    html! {
+        @for version in failure.versions.iter().flatten() {
+            tr {
+                td class="grow" {
+                    (first_line(&version.version, 40))
+                    " "
+                    span class="mono dim" { (version.digest.chars().take(12).collect::<String>()) }
                 }
+                td class="num" { (counted(version.count, "job", "jobs")) }
+                td class="num c-waited" { (ago(version.first_seen_at, visitor.now)) }
+                td class="num" { (ago(version.last_seen_at, visitor.now)) }
             }
         }
     }

@@ -198,7 +198,7 @@ fn waits(visitor: &Visitor, job: &Job, wait: &Wait) -> Markup {
         div class={ "say " (if is_held { "held" } else { "waiting" }) } {
             p { strong { "Why it waits: " } (line(said)) "." }
             @if let Some(until) = wait.until.filter(|_| is_held) {
-                p { "Until " (full(until)) " UTC, " (ago(until, visitor.now)) "." }
+                p title={ (full(until)) " UTC" } { "It ends by itself " (ago(until, visitor.now)) "." }
             }
             @if !wait.holders.is_empty() {
                 p { "The slots are held by "

@@ -3,17 +3,18 @@
 use maud::{Markup, html};
 use wharf_core::job::Job as CoreJob;
 
-use crate::http::api::{Job, LaneUse, Limit, WaitingJobs};
+use crate::http::api::{Job, LaneUse, Limit, LimitNumbers, WaitingJobs};
 use crate::http::encode;
 
-use super::job_row::{headings, row as job_row};
 use super::layout::{act, marks};
-use super::listing::{bare_listing, listing};
-use super::text::{brief, count, line};
+use super::listing::{Column, bare_listing, listing};
+use super::text::{ago, brief, count, line};
 use super::visitor::Visitor;
 
 /// The number of keys with limits of their own that the page shows of each group.
 const KEYS: usize = 50;
+/// The columns of the jobs that hold the slots of a group.
+const HOLDER_COLUMNS: [Column; 3] = [("", "Job"), ("grow", "Key"), ("num", "Began")];
 /// The number of holders that the page of one group shows.
 pub(super) const HOLDERS: u32 = 50;
 
@@ -29,7 +30,7 @@ pub(super) fn limits_section(visitor: &Visitor, groups: &[Limit], more: usize) -
         ("c-key", "From"),
     ];
     if visitor.may_operate() {
-        columns.push(("", "Set in all, per key"));
+        columns.push(("c-set", "Set in all, per key"));
     }
     let rows = html! {
         @for group in groups {
@@ -41,7 +42,7 @@ pub(super) fn limits_section(visitor: &Visitor, groups: &[Limit], more: usize) -
                     td class="num c-tries" { (number(key.per_key)) }
                     td class="c-key" { strong { "set" } }
                     @if visitor.may_operate() {
-                        td {
+                        td class="c-set" {
                             (act(visitor, "limits", "small", html! { "Clear" }, &[("group", &group.group), ("key", &key.key), ("clear", "yes")]))
                         }
                     }
@@ -97,7 +98,7 @@ fn running(running: u64, limit: Option<u32>) -> Markup {
 }
 
 fn group_row(visitor: &Visitor, group: &Limit) -> Markup {
-    let set = |of: fn(&crate::http::api::LimitNumbers) -> Option<u32>| group.set.as_ref().and_then(of);
+    let set = |of: fn(&LimitNumbers) -> Option<u32>| group.set.as_ref().and_then(of);
     html! {
         tr id=(group.group) {
             td class="grow" {
@@ -112,11 +113,11 @@ fn group_row(visitor: &Visitor, group: &Limit) -> Markup {
             td class="num c-tries" { (number(group.per_key)) }
             td class="c-key" { @if group.set.is_some() { strong { "set" } } @else { "declared" } }
             @if visitor.may_operate() {
-                td { form class="inline" method="post" action=(visitor.link("limits")) {
+                td class="c-set" { form class="inline" method="post" action=(visitor.link("limits")) {
                     (marks(visitor))
                     input type="hidden" name="group" value=(group.group);
-                    input type="number" name="total" min="0" max="1000000" value=[set(|set| set.total)] placeholder="as declared" aria-label={ "In all, of " (group.group) };
-                    input type="number" name="per_key" min="0" max="1000000" value=[set(|set| set.per_key)] placeholder="as declared" aria-label={ "Per key, of " (group.group) };
+                    input type="number" name="total" min="0" max="1000000" value=[set(|set| set.total)] placeholder=(number(group.declared.total)) aria-label={ "In all, of " (group.group) };
+                    input type="number" name="per_key" min="0" max="1000000" value=[set(|set| set.per_key)] placeholder=(number(group.declared.per_key)) aria-label={ "Per key, of " (group.group) };
                     button class="small" { "Set" }
                     @if group.set.is_some() { button class="small" name="clear" value="yes" { "Clear" } }
                 } }
@@ -156,10 +157,11 @@ pub(super) fn running_of(group: &Limit) -> String {
 /// Returns the content of the page of one group; `holders` are its running jobs, as far as they are shown.
 pub(super) fn group_content(visitor: &Visitor, group: &Limit, holders: &[CoreJob]) -> Markup {
     let rows = html! { @for lane in &group.lanes { (lane_row(visitor, group, lane)) } };
+    let holder_rows = html! { @for job in holders { (holder_row(visitor, &Job::in_list(job))) } };
     let columns =
         [("grow", "Key"), ("num", "Running"), ("num", "May run"), ("num", "Waiting"), ("num c-waited", "Oldest")];
     html! {
-        div class="head" { h1 { (line(&group.group)) } span class="dim" { "limit group" } }
+        div class="head" { h1 { (line(&group.group)) } span class="dim" { "limit group" } a href=(visitor.link("limits")) { "all limits" } }
         dl class="numbers" {
             div { dt { "Running" } dd { (running(group.running, group.total)) } }
             div { dt { "In all" } dd { (number(group.total)) } }
@@ -167,8 +169,8 @@ pub(super) fn group_content(visitor: &Visitor, group: &Limit, holders: &[CoreJob
             div { dt { "Waiting" } dd { (waiting(group.waiting)) } }
             div { dt { "Oldest" } dd { (oldest(group.waiting)) } }
         }
-        @if !group.tasks.is_empty() {
-            p class="note chips" {
+        @if group.tasks.iter().any(|task| *task != group.group) {
+            p class="chips" {
                 @for task in &group.tasks {
                     a class="chip" href=(visitor.link(&format!("jobs?where=task:{}", encode(task)))) { (line(task)) } " "
                 }
@@ -189,11 +191,46 @@ pub(super) fn group_content(visitor: &Visitor, group: &Limit, holders: &[CoreJob
                 }
                 @if holders.is_empty() { p class="note" { "Nobody: no job of the group runs." } }
                 @else {
-                    table class="rows small" {
-                        caption class="vh" { "Running jobs of the group" }
-                        (headings(false))
-                        tbody { @for job in holders { (job_row(visitor, &Job::in_list(job), false)) } }
-                    }
+                    (bare_listing("Running jobs of the group", &HOLDER_COLUMNS, &holder_rows))
+                }
+            }
+        }
+        @if visitor.may_operate() { (set_form(visitor, group)) }
+    }
+}
+
+fn holder_row(visitor: &Visitor, job: &Job) -> Markup {
+    html! {
+        tr {
+            td { a class="mono" href=(visitor.link(&format!("jobs/{}", job.id))) { (job.id) } }
+            td class="grow" { (job.key.as_deref().map(line).unwrap_or("–".into())) }
+            td class="num" { @match job.started_at { Some(at) => (ago(at, visitor.now)), None => "–" } }
+        }
+    }
+}
+
+fn set_form(visitor: &Visitor, group: &Limit) -> Markup {
+    let set = group.set.unwrap_or_default();
+    let field = |name: &str, label: &str, set: Option<u32>, declared: Option<u32>| {
+        html! {
+            label class="field" {
+                span { (label) }
+                input type="number" name=(name) min="0" max="1000000" value=[set] placeholder=(number(declared));
+            }
+        }
+    };
+    html! {
+        section id="set" {
+            header { h2 { "Set the limit" } span class="dim" { "an empty field means the number that is declared; 0 pauses" } }
+            form class="fields" method="post" action=(visitor.link("limits")) {
+                (marks(visitor))
+                input type="hidden" name="group" value=(group.group);
+                input type="hidden" name="on" value="group";
+                div class="row" {
+                    (field("total", "In all", set.total, group.declared.total))
+                    (field("per_key", "Per key", set.per_key, group.declared.per_key))
+                    button class="primary" { "Set" }
+                    @if group.set.is_some() { button name="clear" value="yes" { "Clear" } }
                 }
             }
         }
@@ -201,13 +238,16 @@ pub(super) fn group_content(visitor: &Visitor, group: &Limit, holders: &[CoreJob
 }
 
 fn lane_row(visitor: &Visitor, group: &Limit, lane: &LaneUse) -> Markup {
-    let tasks = group.tasks.join(",");
+    let tasks = match &group.tasks[..] {
+        [] => String::new(),
+        tasks => format!("&task={}", encode(&tasks.join(","))),
+    };
     html! {
         tr {
             td class="grow" {
                 @match &lane.key {
                     Some(key) => {
-                        a class="job" href=(visitor.link(&format!("jobs?state=running,waiting&task={}&key={}", encode(&tasks), encode(key)))) {
+                        a class="job" href=(visitor.link(&format!("jobs?state=running,waiting{tasks}&key={}", encode(key)))) {
                             (line(key))
                         }
                     },

@@ -12,7 +12,7 @@ use wharf_runner::Host;
 
 use crate::http::api::{Hold, Limit};
 use crate::http::problem::{Kind, Problem};
-use crate::http::{filter, holds, length, limits};
+use crate::http::{encode, filter, holds, length, limits};
 
 use super::answer::{Answer, lead_to};
 use super::form::Form;
@@ -49,10 +49,13 @@ pub(super) async fn group(State(host): State<Host>, visitor: Visitor, uri: Uri) 
     let unknown =
         || Problem::new(Kind::GROUP_UNKNOWN, format!("unknown limit group `{wanted}`, or no job of it runs or waits"));
     let found = Limit::from(groups.iter().find(|limit| limit.group == wanted).ok_or_else(unknown)?);
-    let query = filter::parse("where", &running_of(&found), host.now())?;
     let holders = match found.tasks.is_empty() {
+        // Only an override is left of it.
         true => Vec::new(),
-        false => host.find(query.into(), JobOrder::Newest, None, HOLDERS).await?.jobs,
+        false => {
+            let query = filter::parse("where", &running_of(&found), host.now())?;
+            host.find(query.into(), JobOrder::Newest, None, HOLDERS).await?.jobs
+        }
     };
     let main = group_content(&visitor, &found, &holders);
     let title = format!("Limits of {wanted}");
@@ -83,7 +86,13 @@ pub(super) async fn set(State(host): State<Host>, visitor: Visitor, form: Form) 
         };
         host.set_limit(change, by).await.map_err(|error| limits::refused(error, &group))?;
     }
-    Ok(lead_to(&visitor, "limits"))
+    Ok(lead_to(
+        &visitor,
+        &match form.get("on") {
+            Some(_) => format!("limits/group?group={}", encode(group.as_str())),
+            None => "limits".to_owned(),
+        },
+    ))
 }
 
 /// Sets a hold.

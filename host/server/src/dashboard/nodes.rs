@@ -9,9 +9,21 @@ use crate::http::api::Node;
 
 use super::answer::Answer;
 use super::layout::{Frame, Section, page, state};
+use super::listing::{Column, listing};
 use super::text::{ago, first_line, line, size};
 use super::visitor::Visitor;
 
+/// The columns of the list.
+const COLUMNS: [Column; 8] = [
+    ("", "State"),
+    ("grow", "Host"),
+    ("", "Running"),
+    ("num c-waited", "Memory"),
+    ("c-ran", "Version"),
+    ("c-id", "Settings"),
+    ("num c-key", "Started"),
+    ("num", "Seen"),
+];
 /// The number of hosts that the page shows.
 const NODES: usize = 200;
 
@@ -33,24 +45,7 @@ pub(super) fn content(visitor: &Visitor, nodes: &[Node]) -> Markup {
     let settings = nodes.iter().find(|node| node.here).and_then(|node| node.settings.as_deref());
     html! {
         div class="head" { h1 { "Hosts" } span class="dim" { "that share this store" } }
-        div class="scroll" tabindex="0" role="region" aria-label="Hosts" {
-            table class="rows" {
-                caption class="vh" { "Hosts" }
-                thead {
-                    tr {
-                        th scope="col" { "State" }
-                        th scope="col" class="grow" { "Host" }
-                        th scope="col" { "Running" }
-                        th scope="col" class="num c-waited" { "Memory" }
-                        th scope="col" class="c-ran" { "Version" }
-                        th scope="col" class="c-id" { "Settings" }
-                        th scope="col" class="num c-key" { "Started" }
-                        th scope="col" class="num" { "Seen" }
-                    }
-                }
-                tbody { @for node in nodes { (row(visitor, node, settings)) } }
-            }
-        }
+        (listing("Hosts", &COLUMNS, &html! { @for node in nodes { (row(visitor, node, settings)) } }))
         @for node in nodes {
             section {
                 header { h2 { (line(&node.name)) } span class="dim mono" { (node.id) } }

@@ -11,46 +11,27 @@ use crate::http::{encode, operations};
 
 use super::answer::{Answer, lead_to};
 use super::layout::{Frame, Section, act, page, state};
+use super::listing::{Column, listing, pager};
 use super::page_path::PagePath;
 use super::text::{ago, brief, count, line};
 use super::visitor::Visitor;
+
+/// The columns of the list.
+const COLUMNS: [Column; 6] = [
+    ("", "State"),
+    ("grow", "Operation"),
+    ("num", "Changed"),
+    ("num c-waited", "Skipped"),
+    ("c-key", "By"),
+    ("num", "Begun"),
+];
 
 /// Lists operations.
 pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -> Answer {
     let found = operations::page(&host, &uri).await?;
     let main = html! {
         div class="head" { h1 { "Operations" } span class="dim" { "one act on many jobs" } }
-        div class="scroll" tabindex="0" role="region" aria-label="Operations" {
-            table class="rows" {
-                caption class="vh" { "Operations, the newest first" }
-                thead { tr {
-                    th scope="col" { "State" }
-                    th scope="col" class="grow" { "Operation" }
-                    th scope="col" class="num" { "Changed" }
-                    th scope="col" class="num c-waited" { "Skipped" }
-                    th scope="col" class="c-key" { "By" }
-                    th scope="col" class="num" { "Begun" }
-                } }
-                tbody {
-                    @for operation in &found.operations {
-                        tr {
-                            td class="c-state" { (badge(operation)) }
-                            td class="grow" {
-                                a class="job" href=(visitor.link(&format!("operations/{}", operation.id))) {
-                                    (name(operation))
-                                }
-                                span class="why" { (line(&operation.filter)) }
-                                span class="under" { (line(&operation.filter)) }
-                            }
-                            td class="num" { (count(operation.changed)) }
-                            td class="num c-waited" { (count(operation.skipped)) }
-                            td class="c-key" { (operation.author.as_deref().map(line).unwrap_or("–".into())) }
-                            td class="num" { (ago(operation.created_at, visitor.now)) }
-                        }
-                    }
-                }
-            }
-        }
+        (listing("Operations, the newest first", &COLUMNS, &html! { @for operation in &found.operations { (row(&visitor, operation)) } }))
         @if found.operations.is_empty() {
             p class="empty" {
                 "None yet. Select rows of the "
@@ -58,12 +39,27 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -
                 ", or all that match a filter."
             }
         }
-        nav class="pager" aria-label="Pages of the list" {
-            @if let Some(next) = &found.next { a class="btn" href=(next) rel="next" { "Older" } }
-        }
+        (pager(None, found.next.as_deref(), "Older"))
     };
     let frame = Frame { title: "Operations", section: Section::Operations, live: Some("live/health".into()) };
     Ok(page(&visitor, &frame, &main))
+}
+
+fn row(visitor: &Visitor, operation: &BulkOperation) -> Markup {
+    html! {
+        tr {
+            td class="c-state" { (badge(operation)) }
+            td class="grow" {
+                a class="job" href=(visitor.link(&format!("operations/{}", operation.id))) { (name(operation)) }
+                span class="why" { (line(&operation.filter)) }
+                span class="under" { (line(&operation.filter)) }
+            }
+            td class="num" { (count(operation.changed)) }
+            td class="num c-waited" { (count(operation.skipped)) }
+            td class="c-key" { (operation.author.as_deref().map(line).unwrap_or("–".into())) }
+            td class="num" { (ago(operation.created_at, visitor.now)) }
+        }
+    }
 }
 
 fn name(operation: &BulkOperation) -> &'static str {

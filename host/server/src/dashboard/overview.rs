@@ -77,11 +77,11 @@ fn numbers(summary: &Summary) -> Markup {
         ("Waiting".to_owned(), count(sum(|task| task.waiting))),
         ("Longest due".to_owned(), summary.oldest_due_ms.map_or_else(|| "–".to_owned(), brief)),
         (
-            "Started · ended a second".to_owned(),
-            unless_unknown(format!("{:.1} · {:.1}", started as f64 / 60.0, ended as f64 / 60.0)),
+            "Started, ended /s".to_owned(),
+            unless_unknown(format!("{:.1}, {:.1}", started as f64 / 60.0, ended as f64 / 60.0)),
         ),
-        (format!("Failed in {span}"), unless_unknown(count(failed))),
-        (format!("Guest time in {span}"), unless_unknown(brief(cpu))),
+        (format!("Failed, {span}"), unless_unknown(count(failed))),
+        (format!("Guest time, {span}"), unless_unknown(brief(cpu))),
     ];
     html! { dl class="numbers six" { @for (name, value) in numbers { div { dt { (name) } dd { (value) } } } } }
 }

@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::answer::PageProblem;
-use crate::http::path;
+use crate::http::path::Path;
 
 /// Segments of an address that a route of the dashboard names.
 pub(super) struct PagePath<T>(pub(super) T);
@@ -14,7 +14,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PagePat
     type Rejection = PageProblem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<PagePath<T>, PageProblem> {
-        let path::Path(segments) = path::Path::from_request_parts(parts, state).await?;
+        let Path(segments) = Path::from_request_parts(parts, state).await?;
         Ok(PagePath(segments))
     }
 }

@@ -13,10 +13,22 @@ use crate::http::{encode, plugins};
 
 use super::answer::Answer;
 use super::layout::{Frame, Section, page, state};
+use super::listing::{Column, listing};
 use super::page_path::PagePath;
 use super::text::{ago, brief, count, first_line, line, lines, size};
 use super::visitor::Visitor;
 
+/// The columns of the list.
+const COLUMNS: [Column; 8] = [
+    ("", "State"),
+    ("grow", "Plugin"),
+    ("", "Version"),
+    ("c-id", "Digest"),
+    ("num c-waited", "Size"),
+    ("num c-ran", "Tasks"),
+    ("num c-key", "Topics"),
+    ("num", "Since"),
+];
 /// The number of files that the page shows.
 const FILES: usize = 500;
 
@@ -31,39 +43,23 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor) -> Answer {
 pub(super) fn content(visitor: &Visitor, catalog: &Catalog) -> Markup {
     let files = plugin_files(catalog);
     let pending = catalog.pending();
-    html! {
-        div class="head" { h1 { "Plugins" } span class="dim" { "of this host" } }
-        div class="scroll" tabindex="0" role="region" aria-label="Plugins" {
-            table class="rows" {
-                caption class="vh" { "Plugins" }
-                thead {
-                    tr {
-                        th scope="col" { "State" }
-                        th scope="col" class="grow" { "Plugin" }
-                        th scope="col" { "Version" }
-                        th scope="col" class="c-id" { "Digest" }
-                        th scope="col" class="num c-waited" { "Size" }
-                        th scope="col" class="num c-ran" { "Tasks" }
-                        th scope="col" class="num c-key" { "Topics" }
-                        th scope="col" class="num" { "Since" }
-                    }
+    let rows = html! {
+        @for (id, file) in pending.iter().take(FILES) {
+            tr {
+                td class="c-state" { (state("running", step(file.step))) }
+                td class="grow" {
+                    span class="job" { (line(id.as_str())) }
+                    span class="why" { (line(&file.file.display().to_string())) }
                 }
-                tbody {
-                    @for (id, file) in pending.iter().take(FILES) {
-                        tr {
-                            td class="c-state" { (state("running", step(file.step))) }
-                            td class="grow" {
-                                span class="job" { (line(id.as_str())) }
-                                span class="why" { (line(&file.file.display().to_string())) }
-                            }
-                            td {} td class="c-id" {} td class="c-waited" {} td class="c-ran" {} td class="c-key" {}
-                            td class="num" { (ago(Moment(file.since), visitor.now)) }
-                        }
-                    }
-                    @for file in files.iter().take(FILES) { (row(visitor, file)) }
-                }
+                td {} td class="c-id" {} td class="c-waited" {} td class="c-ran" {} td class="c-key" {}
+                td class="num" { (ago(Moment(file.since), visitor.now)) }
             }
         }
+        @for file in files.iter().take(FILES) { (row(visitor, file)) }
+    };
+    html! {
+        div class="head" { h1 { "Plugins" } span class="dim" { "of this host" } }
+        (listing("Plugins", &COLUMNS, &rows))
         @if files.is_empty() && pending.is_empty() {
             p class="empty" { "None. Put a " code { ".wasm" } " file into the plugin folder." }
         }

@@ -7,10 +7,9 @@ use wharf_core::ids::TaskName;
 use wharf_engine::Task;
 use wharf_runner::{self as runner, Enqueued, Host};
 
-use crate::config;
 use crate::http::problem::{Kind, Problem};
 use crate::http::scope::forbidden;
-use crate::http::{enqueue, job_lookup, memory};
+use crate::http::{enqueue, job_lookup, length, memory};
 use crate::output::{escape_json, spread};
 
 use super::answer::{Answer, lead_to};
@@ -178,13 +177,13 @@ pub(super) async fn run(State(host): State<Host>, visitor: Visitor, form: Form) 
             text => text.into_bytes(),
         },
     };
-    let delay = form.get("delay").map(config::duration).transpose();
+    let delay = form.get("delay").map(|text| length::duration("delay", text)).transpose()?;
     let request = runner::Request {
         task: task.to_string(),
         payload,
         key: Some(form.as_sent("key").to_owned()).filter(|key| !key.is_empty()),
         priority: form.number("priority")?.unwrap_or(0),
-        delay: delay.map_err(|error| Problem::bad_request(format!("`delay`: {error}")))?,
+        delay,
         at: None,
         token: None,
         only_key: access.key().cloned(),

@@ -9,13 +9,15 @@ use wharf_runner::Host;
 
 use crate::http::api::{CLOCK_LAW, ClockChange, Schedule, ScheduleSource, ScheduleState, TickOutcome};
 use crate::http::{encode, length, schedules};
+use crate::output::spread;
 
 use super::answer::{Answer, lead_to};
+use super::content::json;
 use super::form::Form;
 use super::layout::{Frame, Section, act, marks, page, state};
 use super::listing::{bare_listing, listing, pager};
 use super::page_path::PagePath;
-use super::text::{ago, brief, count, full, line, lines};
+use super::text::{ago, brief, count, full, line};
 use super::visitor::Visitor;
 
 /// Lists schedules.
@@ -148,7 +150,7 @@ pub(super) fn content(visitor: &Visitor, schedule: &Schedule) -> Markup {
         @if let Some(payload) = &schedule.payload {
             section {
                 header { h2 { "Payload of its jobs" } }
-                pre tabindex="0" role="region" aria-label="Payload of its jobs" { (lines(payload.get())) }
+                pre tabindex="0" role="region" aria-label="Payload of its jobs" { (json(&spread(payload.get()))) }
             }
         }
         @if schedule.payload_base64.is_some() { p class="note" { "The payload of its jobs is bytes that are not JSON." } }
@@ -168,7 +170,7 @@ fn facts(visitor: &Visitor, schedule: &Schedule) -> Markup {
             div { dt { "Fired" } dd { (count(ticks.fired)) } }
             div { dt { "Missed" } dd { (count(ticks.missed)) } }
             div { dt { "Skipped" } dd { (count(ticks.skipped)) } }
-            div { dt { "Missed ticks" } dd { (schedule.missed.to_string()) ", within " (brief(schedule.window_ms)) } }
+            div { dt { "Catches up" } dd { (schedule.missed.to_string()) ", within " (brief(schedule.window_ms)) } }
             div { dt { "Overlap" } dd { (schedule.overlap.to_string()) } }
             @if schedule.spread_ms > 0.0 { div { dt { "Spread over" } dd { (brief(schedule.spread_ms)) } } }
             @if let Some(after) = schedule.pause_after {
@@ -185,7 +187,7 @@ fn next(visitor: &Visitor, schedule: &Schedule) -> Markup {
         @for next in &schedule.next {
             tr {
                 td class="grow mono" {
-                    (line(&next.local))
+                    (line(&next.local.replacen('T', " ", 1)))
                     @match next.change {
                         Some(ClockChange::Skipped) => span class="why" { "the clock skips its time" },
                         Some(ClockChange::Repeated) => span class="why" { "the clock shows its time twice" },
@@ -198,9 +200,9 @@ fn next(visitor: &Visitor, schedule: &Schedule) -> Markup {
     };
     html! {
         @if schedule.next.is_empty() { p class="note" { "It does not come again as things stand." } }
-        @else { (bare_listing("Next moments", &[("grow", "At"), ("num", "In")], &rows)) }
+        @else { (bare_listing("Next moments", &[("grow", "At"), ("num", "Comes")], &rows)) }
         @if let Some(version) = &schedule.zones_version {
-            p class="note" { "Where the clock changes: " (CLOCK_LAW) ". Zones of IANA " (line(version)) "." }
+            p class="note" { "Where the clock changes: " (CLOCK_LAW.replace('`', "")) ". Zones of IANA " (line(version)) "." }
         }
     }
 }

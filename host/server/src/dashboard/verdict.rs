@@ -158,7 +158,11 @@ impl Verdict {
 
 /// Returns the time that the numbers of the last hour are of, where the hosts have run for so many seconds.
 pub(super) fn last(covers_s: u64) -> String {
-    if covers_s >= 3600 { "hour".to_owned() } else { format!("{} m", (covers_s / 60).max(1)) }
+    match covers_s {
+        3600.. => "hour".to_owned(),
+        120..3600 => format!("{} m", covers_s / 60),
+        0..120 => "minute".to_owned(),
+    }
 }
 
 /// Returns the verdict where holds may be why jobs wait.

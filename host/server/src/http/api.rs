@@ -15,12 +15,12 @@ mod attempts;
 mod failures;
 mod log_entry;
 mod broadcasts;
+mod schedules;
 mod plugins;
 mod nodes;
 mod config;
 mod limits;
 mod operations;
-mod schedules;
 mod health;
 
 pub(crate) use after_query::AfterQuery;
@@ -42,7 +42,9 @@ pub(crate) use nodes::{DrainedNode, LoadedPlugin, Node};
 pub(crate) use operations::{
     BulkOperation, OperationAct, OperationPage, OperationPreview, OperationRequest, OperationState, OperationsQuery,
 };
-pub(crate) use plugins::{PluginFile, Refusal, TaskDocument, TaskKind, loaded_or_refused, plugin_files};
+pub(crate) use plugins::{
+    PluginFile, Refusal, TaskDocument, TaskKind, loaded_or_refused, plugin_files, suggested, suggestion_text,
+};
 pub(crate) use schedules::{CLOCK_LAW, PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun};
 pub(crate) use summary::{EndedCounts, KeySummary, Quantiles, Summary, SummaryQuery, TaskSummary, WaitCounts};
 pub(crate) use values::{

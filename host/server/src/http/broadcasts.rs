@@ -29,9 +29,8 @@ use super::memory::{self, BodyMemory};
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::scope::{forbidden, still_valid};
-use super::{body, links, query};
+use super::{body, length, links, query};
 use crate::access::Access;
-use crate::config;
 
 /// The longest JSON body, in bytes: the largest payload in base64, and 64 KiB for the other members.
 const JSON_BYTES_MAX: u64 = bounds::PAYLOAD_BYTES_MAX / 3 * 4 + 64 * bounds::KIB;
@@ -206,10 +205,9 @@ fn options(
     mode: Option<String>,
     durable: Option<bool>,
 ) -> Result<Options, Problem> {
-    let timeout = timeout.as_deref().map(config::duration).transpose();
     Ok(Options {
         payload: payload.into(),
-        timeout: timeout.map_err(|error| Problem::bad_request(format!("`timeout`: {error}")))?,
+        timeout: timeout.map(|text| length::duration("timeout", &text)).transpose()?,
         mode: mode.as_deref().map(parse_mode).transpose().map_err(Problem::bad_request)?,
         durable: durable.unwrap_or(false),
     })

@@ -5,11 +5,12 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use wharf_core::author::Author;
 use wharf_core::bounds;
-use wharf_core::hold::{HoldScope, NewHold};
+use wharf_core::hold::{HoldReason, HoldScope, NewHold};
 use wharf_core::ids::ParseIdError;
-use wharf_runner::{HoldError, Host};
+use wharf_runner::{HoldError, HoldSet, Host};
 
 use super::api::{Hold, HoldPage, HoldRequest, ReleaseQuery};
 use super::author::RequestAuthor;
@@ -19,8 +20,8 @@ use super::scope::still_valid;
 use super::{body, length, links, query};
 use crate::access::Access;
 
-/// The longest body, in bytes: far more than a scope and a reason need.
-const BODY_BYTES_MAX: u64 = 16 * 1024;
+/// The longest body, in bytes: as many keys as one request may name, and a reason.
+const BODY_BYTES_MAX: u64 = 512 * 1024;
 /// Number of holds on a page, if the query does not set it.
 const PAGE_DEFAULT: u32 = 100;
 
@@ -34,23 +35,38 @@ pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<Hold
     Ok(Json(HoldPage { holds: page.holds.iter().map(Hold::from).collect(), next }))
 }
 
-/// Sets a hold.
+/// Sets a hold, or one for each of many keys.
 pub(crate) async fn set(
     State(host): State<Host>,
     access: Access,
     RequestAuthor(by): RequestAuthor,
     request: Request,
-) -> Result<Json<Hold>, Problem> {
+) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
     still_valid(&access)?;
-    let HoldRequest { all, plugin, task, group, key, until, length, reason } = query::json(&body)?;
-    let scope = scope(ReleaseQuery { all, plugin, task, group, key })?;
+    let HoldRequest { all, plugin, task, group, key, keys, until, length, reason } = query::json(&body)?;
     let length = length::end(until, length.as_deref())?;
-    let reason = parsed("reason", reason.as_deref().unwrap_or_default())?;
-    let new = NewHold { scope, length, reason, by };
-    let set = host.hold(new).await.map_err(refused)?;
-    Ok(Json(Hold { known: Some(set.is_known), ..Hold::from(&set.hold) }))
+    let reason: HoldReason = parsed("reason", reason.as_deref().unwrap_or_default())?;
+    let new = |scope| NewHold { scope, length, reason: reason.clone(), by: by.clone() };
+    let document = |set: &HoldSet| Hold { known: Some(set.is_known), ..Hold::from(&set.hold) };
+    let Some(keys) = keys else {
+        let set = host.hold(new(scope(ReleaseQuery { all, plugin, task, group, key })?)).await.map_err(refused)?;
+        return Ok(Json(document(&set)).into_response());
+    };
+    if !(1..=bounds::HOLD_KEYS_MAX).contains(&keys.len()) {
+        let max = bounds::HOLD_KEYS_MAX;
+        return Err(Problem::bad_request(format!("`keys`: expected 1 to {max} keys, got {}", keys.len())));
+    }
+    if all == Some(true) || plugin.is_some() || task.is_some() || key.is_some() {
+        return Err(Problem::bad_request("`keys`: expected no other member beside it but `group`, which limits it"));
+    }
+    let of_key = |key| scope(ReleaseQuery { group: group.clone(), key: Some(key), ..ReleaseQuery::default() });
+    let scopes: Vec<HoldScope> = keys.into_iter().map(of_key).collect::<Result<_, _>>()?;
+    let set = host.hold_many(scopes.into_iter().map(new).collect()).await.map_err(|error| {
+        refused(error).hint("some of the keys may be held already; the same request may be sent again")
+    })?;
+    Ok(Json(HoldPage { holds: set.iter().map(document).collect(), next: None }).into_response())
 }
 
 /// Releases a hold.

@@ -15,9 +15,8 @@ use super::author::RequestAuthor;
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::scope::still_valid;
-use super::{body, filter, links, memory, query};
+use super::{body, filter, length, links, memory, query};
 use crate::access::Access;
-use crate::config;
 
 /// The longest body, in bytes: a filter may have 16 KiB, and JSON may escape each character of it.
 const BODY_BYTES_MAX: u64 = 128 * 1024;
@@ -37,12 +36,8 @@ pub(crate) async fn start(
     let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
     still_valid(&access)?;
     let OperationRequest { act, r#where, r#try, within, spread, attempts, priority, preview } = query::json(&body)?;
-    let length = |name: &str, text: Option<String>| {
-        let read =
-            |text: String| config::duration(&text).map_err(|error| Problem::bad_request(format!("`{name}`: {error}")));
-        text.map(read).transpose()
-    };
-    let within = length("within", within)?;
+    let optional = |name: &str, text: Option<String>| text.map(|text| length::duration(name, &text)).transpose();
+    let within = optional("within", within)?;
     if within.is_some() && r#try.is_none() {
         return Err(Problem::bad_request("`within`: it is the time of the jobs that `try` tries first; add `try`"));
     }
@@ -51,7 +46,7 @@ pub(crate) async fn start(
         query: filter::parse("where", &r#where, host.now())?,
         author,
         trial: r#try.map(|jobs| Trial { jobs, within: within.unwrap_or(bounds::TRIAL_WITHIN) }),
-        spread: length("spread", spread)?.unwrap_or_default(),
+        spread: optional("spread", spread)?.unwrap_or_default(),
         attempts,
         priority,
     };

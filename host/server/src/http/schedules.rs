@@ -1,7 +1,5 @@
 //! `/v1/schedules`: jobs that are enqueued at the moments of a clock.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
@@ -21,7 +19,6 @@ use super::problem::{Kind, Problem};
 use super::scope::{forbidden, still_valid};
 use super::{body, enqueue, length, links, query};
 use crate::access::Access;
-use crate::config;
 
 /// The longest body, in bytes: a payload in base64, and the other members.
 const BODY_BYTES_MAX: u64 = bounds::SCHEDULE_PAYLOAD_BYTES_MAX / 3 * 4 + 16 * bounds::KIB;
@@ -181,11 +178,11 @@ fn spec(request: ScheduleRequest) -> Result<ScheduleSpec, Problem> {
         (None, Some(_)) if request.zone.is_some() => {
             return Err(Problem::bad_request("`zone`: only `cron` has one; an interval follows real time"));
         }
-        (None, Some(every)) => Timing::Every(duration("every", &every)?),
+        (None, Some(every)) => Timing::Every(length::duration("every", &every)?),
         (Some(_), Some(_)) => return Err(Problem::bad_request("`cron` and `every` are both given; leave one out")),
         (None, None) => return Err(Problem::bad_request("`cron` or `every` is missing: when does the schedule tick?")),
     };
-    let length = |name: &str, text: Option<String>| text.map(|text| duration(name, &text)).transpose();
+    let optional = |name: &str, text: Option<String>| text.map(|text| length::duration(name, &text)).transpose();
     let payload = payload_bytes(request.payload, request.payload_base64).map_err(Problem::bad_request)?;
     Ok(ScheduleSpec {
         task: request.task.parse().map_err(|error| named("task", error))?,
@@ -194,15 +191,12 @@ fn spec(request: ScheduleRequest) -> Result<ScheduleSpec, Problem> {
         priority: request.priority.unwrap_or(0),
         timing,
         missed: request.missed.map(Into::into).unwrap_or_default(),
-        window: length("window", request.window)?.unwrap_or(bounds::SCHEDULE_WINDOW_DEFAULT),
+        window: optional("window", request.window)?.unwrap_or(bounds::SCHEDULE_WINDOW_DEFAULT),
         overlap: request.overlap.map(Into::into).unwrap_or_default(),
-        spread: length("spread", request.spread)?.unwrap_or_default(),
+        spread: optional("spread", request.spread)?.unwrap_or_default(),
         pause_after: request.pause_after,
+        tick_as: request.tick_as.map(|path| path.parse().map_err(|error| named("tick_as", error))).transpose()?,
     })
-}
-
-fn duration(name: &str, text: &str) -> Result<Duration, Problem> {
-    config::duration(text).map_err(|error| Problem::bad_request(format!("`{name}`: {error}")))
 }
 
 fn schedule_id(text: &str) -> Result<ScheduleId, Problem> {

@@ -126,7 +126,7 @@ fn fill_sqlite(file: &Path, jobs: u64) {
     conn.execute_batch(&sql(&text, jobs)).expect("rows");
 }
 
-async fn fill_postgres(address: &str, jobs: u64) {
+pub(crate) async fn fill_postgres(address: &str, jobs: u64) {
     let (client, connection) = tokio_postgres::connect(address, tokio_postgres::NoTls).await.expect("the database");
     tokio::spawn(connection);
     let values = VALUES.replace(
@@ -136,6 +136,7 @@ async fn fill_postgres(address: &str, jobs: u64) {
     let text = format!(
         "SET search_path TO wharf; SET synchronous_commit = off;
          INSERT INTO names (id, text) OVERRIDING SYSTEM VALUE VALUES (1, 'words/count'), (2, 'words/list'), (3, 'words/sort');
+         ALTER TABLE names ALTER COLUMN id RESTART WITH 100;
          INSERT INTO jobs ({COLUMNS}) SELECT {values} FROM generate_series(0::bigint, $jobs - 1) AS n (i);
          UPDATE jobs SET report_outcome = 'trapped', report_text = 'unreachable was reached in make',
              fingerprint = {FINGERPRINT} WHERE unsuccessful = 4;

@@ -66,6 +66,7 @@ CREATE TABLE $schema.jobs (
     token bytea,
     batch bigint,                       -- the durable broadcast that the job belongs to, and its topic; null in all other jobs
     topic text,
+    tick text,                          -- of a job of a schedule: its tick, the one before, and how many were missed between
     parent bigint,                      -- the job whose attempt enqueued this one
     generation integer NOT NULL,        -- how many jobs are above it
     payload_bytes bigint NOT NULL,
@@ -100,6 +101,7 @@ CREATE INDEX jobs_cancel_requested ON $schema.jobs (id) WHERE cancel_requested;
 CREATE INDEX jobs_unsuccessful ON $schema.jobs (unsuccessful, id) WHERE unsuccessful IS NOT NULL;
 CREATE INDEX jobs_fingerprint ON $schema.jobs (fingerprint, id) WHERE fingerprint IS NOT NULL;
 CREATE UNIQUE INDEX jobs_token ON $schema.jobs (token, task, key) WHERE token IS NOT NULL;
+CREATE INDEX jobs_parent ON $schema.jobs (parent) WHERE parent IS NOT NULL;
 CREATE INDEX jobs_batch ON $schema.jobs (batch) WHERE batch IS NOT NULL;
 
 -- The ready jobs of each line, many in a row: those of one priority that are due at one moment, in the order of their ids.
@@ -393,9 +395,11 @@ CREATE TABLE $schema.schedules (
     fired_count bigint NOT NULL,
     missed_count bigint NOT NULL,
     skipped_count bigint NOT NULL,
-    recent text NOT NULL                -- the last ticks, one to a line
+    recent text NOT NULL,               -- the last ticks, one to a line
+    tick_as text                        -- where in the payload each job finds its tick
 );
 CREATE INDEX schedules_due ON $schema.schedules (next_at, id) WHERE next_at IS NOT NULL;
+CREATE INDEX schedules_moved ON $schema.schedules (moved_at);
 
 -- The schedules in the settings files of nodes: the id and the digest of each definition, one to a line.
 CREATE TABLE $schema.schedule_files (

@@ -27,6 +27,7 @@ CREATE TABLE jobs (
     token TEXT,                         -- the idempotency token
     batch INTEGER,                      -- the durable broadcast that the job belongs to; null in all other jobs
     topic TEXT,                         -- the topic of that broadcast
+    tick TEXT,                          -- of a job of a schedule: its tick, the one before, and how many were missed between
     parent INTEGER,                     -- the job whose attempt enqueued this one
     generation INTEGER NOT NULL,        -- how many jobs are above it
     payload_bytes INTEGER NOT NULL,
@@ -48,6 +49,7 @@ CREATE INDEX jobs_delayed ON jobs (due_at) WHERE state = 0;
 CREATE INDEX jobs_delayed_lane ON jobs (limit_group, key, task, due_at) WHERE state = 0;
 CREATE INDEX jobs_finished ON jobs (finished_at) WHERE state >= 3;
 CREATE INDEX jobs_unsuccessful ON jobs (state) WHERE state >= 4;
+CREATE INDEX jobs_parent ON jobs (parent) WHERE parent IS NOT NULL;
 CREATE INDEX jobs_batch ON jobs (batch) WHERE batch IS NOT NULL;
 CREATE UNIQUE INDEX jobs_token ON jobs (token, task, key) WHERE token IS NOT NULL;
 
@@ -281,9 +283,11 @@ CREATE TABLE schedules (
     fired_count INTEGER NOT NULL,
     missed_count INTEGER NOT NULL,
     skipped_count INTEGER NOT NULL,
-    recent TEXT NOT NULL                -- the last ticks, one to a line
+    recent TEXT NOT NULL,               -- the last ticks, one to a line
+    tick_as TEXT                        -- where in the payload each job finds its tick
 );
 CREATE INDEX schedules_due ON schedules (next_at, id) WHERE next_at IS NOT NULL;
+CREATE INDEX schedules_moved ON schedules (moved_at);
 
 -- The schedules in the settings files of nodes: the id and the digest of each definition, one to a line.
 CREATE TABLE schedule_files (

@@ -149,6 +149,7 @@ impl QueueView for ClaimContext<'_> {
             crashes: status.crashes,
             due: ready.due,
             claimed_at: self.now,
+            tick: job.tick.clone(),
         });
         Ok(())
     }

@@ -70,6 +70,17 @@ pub(super) struct JobRecord {
 }
 
 impl MemoryQueue {
+    /// Returns true if a job that this one enqueued, or another one of its durable broadcast, has not finished.
+    pub(super) fn is_referred_to(&self, job: &Job) -> bool {
+        self.jobs.values().map(|record| &record.job).filter(|other| !other.status.state.name().is_final()).any(
+            |other| {
+                let is_of_batch =
+                    job.batch.is_some() && other.batch.as_ref().map(|of| of.id) == job.batch.as_ref().map(|of| of.id);
+                other.lineage.parent == Some(job.id) || is_of_batch
+            },
+        )
+    }
+
     pub(super) fn new() -> MemoryQueue {
         MemoryQueue {
             ids: JobIds::after(None),
@@ -294,6 +305,7 @@ impl MemoryQueue {
             fingerprint: None,
             result: None,
             usage: None,
+            tick: new.tick,
         };
         count(&mut self.waiting, &job.task, 1);
         self.jobs.insert(id, JobRecord { job, entries: Vec::new(), attempts: Vec::new() });

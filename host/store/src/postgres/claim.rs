@@ -228,6 +228,7 @@ impl PostgresLedger<'_> {
                 crashes: before.crashes,
                 due: ready.due,
                 claimed_at: self.now,
+                tick: head.tick.clone(),
             });
         }
         let emptied = self.shrink_lines(snapshot, heads)?;

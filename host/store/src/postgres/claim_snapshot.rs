@@ -14,6 +14,7 @@ use wharf_core::job::{Batch, JobStatus, State};
 use wharf_core::key::Lane;
 use wharf_core::retry::FailureCount;
 use wharf_core::shared_bytes::SharedBytes;
+use wharf_core::tick::JobTick;
 
 use super::job_row::rank;
 use super::lane_rows::LaneRow;
@@ -44,7 +45,7 @@ const READ: &str = "WITH listed AS MATERIALIZED (
     )
     SELECT lines.id AS line, lanes.limit_group, lanes.key, lines.task, top_priority, turn, edge, heads.id, heads.rank,
         heads.due_at, heads.first_id, heads.length, attempt, failures, crashes, batch, topic, payload_bytes, payload,
-        generation
+        generation, tick
     FROM lanes CROSS JOIN LATERAL (
         SELECT id, task, top_priority, turn, CASE WHEN (SELECT rows_max < jobs_max FROM depth) THEN (
                 SELECT ARRAY[ready.rank, ready.due_at, ready.first_id] FROM $schema.ready WHERE ready.line = lines.id
@@ -55,7 +56,7 @@ const READ: &str = "WITH listed AS MATERIALIZED (
         OFFSET 0) AS lines
     LEFT JOIN LATERAL (
         SELECT jobs.id, front.rank, front.due_at, front.first_id, front.length, attempt, failures, crashes, batch, topic,
-            payload_bytes, CASE WHEN payload_bytes <= 1024 THEN payload END AS payload, generation
+            payload_bytes, CASE WHEN payload_bytes <= 1024 THEN payload END AS payload, generation, tick
         FROM (
             SELECT nearest.rank, nearest.due_at, nearest.first_id, cardinality(nearest.ids) AS length, each.id FROM (
                 SELECT rank, due_at, first_id, ids FROM $schema.ready WHERE ready.line = lines.id
@@ -116,6 +117,7 @@ pub(super) struct Head {
     pub(super) ready: Ready,
     pub(super) status: JobStatus,
     pub(super) batch: Option<Batch>,
+    pub(super) tick: Option<Box<JobTick>>,
     pub(super) generation: u32,
     /// The first id of the row of `ready` that contains it.
     pub(super) first_id: i64,
@@ -143,8 +145,9 @@ impl Head {
         let batch = if value::<Option<i64>>(row, "jobs", 15)?.is_some() { rows::batch(row)? } else { None };
         let payload = value::<Option<&[u8]>>(row, "jobs", 18)?.map(SharedBytes::from);
         let generation = value::<i32>(row, "jobs", 19)? as u32;
+        let tick = columns::tick(value(row, "jobs", 20)?)?;
         let (first_id, row_length) = (value(row, "ready", 10)?, value::<i32>(row, "ready", 11)? as usize);
-        Ok(Some(Head { ready, status, batch, generation, first_id, row_length, payload }))
+        Ok(Some(Head { ready, status, batch, tick, generation, first_id, row_length, payload }))
     }
 
     /// Returns the values by which the jobs of a line are sorted.

@@ -126,14 +126,17 @@ pub(super) async fn write_inserted(flush: &Flush<'_>) -> Result<(), SessionError
     let parents: Vec<Option<i64>> =
         new().map(|job| lineage(job).parent.map(|parent| signed(parent.number()))).collect();
     let generations: Vec<i32> = new().map(|job| i32::try_from(lineage(job).generation).unwrap_or(i32::MAX)).collect();
+    let ticks: Vec<Option<String>> =
+        new().map(|job| job.and_then(|job| job.tick.as_ref()).map(ToString::to_string)).collect();
     let now = timestamp_us(flush.now);
     let text = format!(
         "INSERT INTO $schema.jobs (id, state, limit_group, key, task, line, priority, due_at, finished_at, token, batch, topic,
-             payload, parent, generation, payload_bytes, enqueued_at)
-         SELECT new.*, length(new.payload), $16::bigint FROM {} AS new",
+             payload, parent, generation, tick, payload_bytes, enqueued_at)
+         SELECT new.*, length(new.payload), $17::bigint FROM {} AS new",
         unnest(
             "id bigint, state smallint, limit_group int, key text, task int, line bigint, priority int, due_at bigint,
-             finished_at bigint, token bytea, batch bigint, topic text, payload bytea, parent bigint, generation int"
+             finished_at bigint, token bytea, batch bigint, topic text, payload bytea, parent bigint, generation int,
+             tick text"
         )
     );
     let args = [
@@ -152,6 +155,7 @@ pub(super) async fn write_inserted(flush: &Flush<'_>) -> Result<(), SessionError
         (&payloads as _, Type::BYTEA_ARRAY),
         (&parents as _, Type::INT8_ARRAY),
         (&generations as _, Type::INT4_ARRAY),
+        (&ticks as _, Type::TEXT_ARRAY),
         (&now as _, Type::INT8),
     ];
     flush.session.query(&text, &args).await.map(drop)

@@ -1,4 +1,4 @@
-//! Work on leases and finished jobs that needs no lock of a limit group: renewals, expired leases, deletion of old jobs.
+//! Work on leases that needs no lock of a limit group: renewals, expired leases.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,14 +7,12 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::ids::{JobId, NodeId};
 use wharf_core::lease::Lease;
-use wharf_core::time::Timestamp;
 
 use super::node_marks::{self, ExpiredLease, MARK_COLUMNS};
-use super::operations::{self, COUNT_DELETED};
 use super::rows::{self, job_id};
 use super::session::{Session, SessionError, computed, value};
 use super::time::{NOW, Time};
-use crate::columns::{duration_us, signed, timestamp, timestamp_us};
+use crate::columns::{duration_us, signed, timestamp};
 use crate::store::Renewed;
 
 /// A smaller difference does not show that the clock was set back: some renewal was just faster.
@@ -103,57 +101,4 @@ pub(super) async fn expired(session: &Session, time: &Time, max: u32) -> Result<
         Ok(ExpiredLease { job, attempt, mark: node_marks::mark(row, 2)?.about(job, attempt) })
     };
     found.iter().map(expired).collect()
-}
-
-/// Deletes up to `max` jobs that finished before a moment, with their log entries and attempts. Lists that another node is going through are
-/// skipped. Jobs that somebody else has locked, to retry or to delete them, stay listed: nobody waits for a job here, so that
-/// nobody waits in a circle. Returns how many jobs were deleted.
-pub(super) async fn delete_finished(session: &Session, before: Timestamp, max: u32) -> Result<u32, SessionError> {
-    // Jobs are listed in rows, in the order in which they finished, and are taken from the front of these.
-    let text = format!(
-        "WITH rows AS MATERIALIZED (
-                    SELECT ctid AS row, finished_at, ids FROM $schema.finished WHERE finished_at < $1
-                    ORDER BY finished_at, first_id LIMIT least($2, 128) FOR UPDATE SKIP LOCKED
-                ), old AS MATERIALIZED (
-                    SELECT row, finished_at, id FROM rows CROSS JOIN LATERAL unnest(ids) AS each (id)
-                    ORDER BY finished_at, id LIMIT $2
-                ), taken AS MATERIALIZED (
-                    SELECT row, count(*)::int AS count FROM old GROUP BY row
-                ), whole AS (
-                    DELETE FROM $schema.finished USING taken
-                    WHERE finished.ctid = taken.row AND cardinality(ids) = taken.count
-                ), part AS (
-                    UPDATE $schema.finished SET first_id = ids[taken.count + 1], ids = ids[taken.count + 1:] FROM taken
-                    WHERE finished.ctid = taken.row AND cardinality(ids) > taken.count
-                ), free AS MATERIALIZED (
-                    SELECT jobs.id FROM old JOIN $schema.jobs ON jobs.id = old.id AND jobs.finished_at = old.finished_at
-                    FOR UPDATE OF jobs SKIP LOCKED
-                ), kept AS (
-                    INSERT INTO $schema.finished (finished_at, first_id, ids) SELECT old.finished_at, old.id, ARRAY[old.id]
-                    FROM old JOIN $schema.jobs ON jobs.id = old.id AND jobs.finished_at = old.finished_at
-                    WHERE old.id NOT IN (SELECT id FROM free) RETURNING 1
-                ), gone AS (
-                    DELETE FROM $schema.jobs USING free WHERE jobs.id = free.id
-                    RETURNING jobs.id, jobs.batch, jobs.state > 3 OR jobs.attempt > 1 AS may_have_attempts
-                ), attempts AS (
-                    DELETE FROM $schema.attempts USING gone WHERE may_have_attempts AND job = gone.id
-                ), samples AS (
-                    DELETE FROM $schema.failure_samples USING gone WHERE may_have_attempts AND job = gone.id
-                ), entries AS (
-                    DELETE FROM $schema.entries USING gone WHERE job = gone.id
-                ), {COUNT_DELETED}
-                SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM old), (SELECT count(*) FROM kept)"
-    );
-    let (before, mut deleted) = (timestamp_us(before), 0);
-    while deleted < max {
-        let remaining = i64::from(max - deleted);
-        let row = session.query_one(&text, &[(&before, Type::INT8), (&remaining, Type::INT8)]).await?;
-        deleted += value::<i64>(&row, "jobs", 0)? as u32;
-        // Jobs that were retried since then are listed, too, and are not deleted.
-        if value::<i64>(&row, "finished", 1)? == value::<i64>(&row, "finished", 2)? {
-            break;
-        }
-    }
-    operations::delete_orphaned_counts(session).await?;
-    Ok(deleted)
 }

@@ -73,6 +73,7 @@ pub(super) fn job(row: &Row) -> Result<Job, SessionError> {
         token: text(row, "jobs", "token")?,
         batch: value(row, "jobs", "batch")?,
         topic: value(row, "jobs", "topic")?,
+        tick: value(row, "jobs", "tick")?,
         parent: value(row, "jobs", "parent")?,
         generation: count(row, "jobs", "generation")?,
         payload: bytes(row, "jobs", "payload")?,

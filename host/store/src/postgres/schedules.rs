@@ -31,7 +31,7 @@ const LOCK_CREATE: &str = "SELECT pg_advisory_xact_lock('$schema.schedules'::reg
 /// The columns that a change of a row may write: all but the first.
 const UPDATED: &str = "task, key, payload, priority, cron, zone, every_us, missed, window_us, overlap, spread_us, pause_after,
     source, revision, version, author, created_at, changed_at, moved_at, next_at, last_tick, open_jobs, failures, paused_at,
-    paused_until, paused_by, pause_reason, retired_at, fired_count, missed_count, skipped_count, recent";
+    paused_until, paused_by, pause_reason, retired_at, fired_count, missed_count, skipped_count, recent, tick_as";
 
 fn read(row: &Row) -> Result<Schedule, SessionError> {
     const TABLE: &str = "schedules";
@@ -69,6 +69,7 @@ fn read(row: &Row) -> Result<Schedule, SessionError> {
         missed_count: value(row, TABLE, 30)?,
         skipped_count: value(row, TABLE, 31)?,
         recent: value(row, TABLE, 32)?,
+        tick_as: value(row, TABLE, 33)?,
     };
     Ok(columns.schedule()?)
 }
@@ -162,7 +163,7 @@ async fn set_file(
 impl PostgresLedger<'_> {
     async fn put_schedule(&self, schedule: &Schedule) -> Result<(), SessionError> {
         let columns = ScheduleColumns::from(schedule);
-        let values: Vec<String> = (1..=33).map(|place| format!("${place}")).collect();
+        let values: Vec<String> = (1..=34).map(|place| format!("${place}")).collect();
         let excluded: Vec<String> = UPDATED.split(',').map(|name| format!("excluded.{}", name.trim())).collect();
         let text = format!(
             "INSERT INTO $schema.schedules ({SCHEDULE_COLUMNS}) VALUES ({}) ON CONFLICT (id) DO UPDATE SET ({UPDATED}) = ROW({})",
@@ -203,6 +204,7 @@ impl PostgresLedger<'_> {
             (&columns.missed_count as _, Type::INT8),
             (&columns.skipped_count as _, Type::INT8),
             (&columns.recent as _, Type::TEXT),
+            (&columns.tick_as as _, Type::TEXT),
         ];
         self.session.query(&text, &args).await.map(drop)
     }

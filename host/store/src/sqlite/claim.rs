@@ -15,6 +15,7 @@ use wharf_core::lifecycle::Event;
 use wharf_core::limits::LimitTable;
 use wharf_core::retry::FailureCount;
 use wharf_core::shared_bytes::SharedBytes;
+use wharf_core::tick::JobTick;
 use wharf_core::time::Timestamp;
 
 use super::lanes::{self, LaneNo, RunningJob};
@@ -158,6 +159,7 @@ struct ReadyJob {
     failures: FailureCount,
     crashes: u32,
     batch: Option<Batch>,
+    tick: Option<Box<JobTick>>,
     generation: u32,
     /// `None` if it is too large to be read before the job is leased.
     payload: Option<SharedBytes>,
@@ -206,11 +208,11 @@ impl ClaimContext<'_, '_> {
         for run in consecutive(&singles, |(line, _)| line.number) {
             let mut find = self.ledger.conn.prepare_cached(
                 "SELECT ready.id, rank, ready.due_at, payload_bytes, attempt, failures, crashes, batch, topic, payload,
-                        generation, line
+                        generation, tick, line
                  FROM ready CROSS JOIN jobs ON jobs.id = ready.id WHERE line BETWEEN ?1 AND ?2 ORDER BY line",
             )?;
             let (first, last) = (run[0].0.number, run[run.len() - 1].0.number);
-            for job in find.query_map([first, last], |row| Ok((row.get::<_, i64>(11)?, ready_job(row)?)))? {
+            for job in find.query_map([first, last], |row| Ok((row.get::<_, i64>(12)?, ready_job(row)?)))? {
                 let (line, job) = job?;
                 let head = LineHead { jobs: vec![job], leased: 0 };
                 self.heads.insert((run[(line - first) as usize].1, task), head);
@@ -288,7 +290,7 @@ impl QueueView for ClaimContext<'_, '_> {
         };
         head.leased += 1;
         let ReadyJob { attempt, failures, crashes, generation, .. } = *job;
-        let (batch, payload) = (job.batch.take(), job.payload.take());
+        let (batch, tick, payload) = (job.batch.take(), job.tick.take(), job.payload.take());
         let payload = match payload {
             Some(payload) => payload,
             None => self.payload(ready)?,
@@ -315,6 +317,7 @@ impl QueueView for ClaimContext<'_, '_> {
             crashes,
             due: ready.due,
             claimed_at: self.now,
+            tick,
         });
         Ok(())
     }
@@ -346,6 +349,7 @@ fn ready_job(row: &Row<'_>) -> rusqlite::Result<ReadyJob> {
         failures: FailureCount::from_number(row.get(5)?),
         crashes: row.get(6)?,
         batch: batch(row, 7)?,
+        tick: columns::tick(row.get_ref(11)?.as_str_or_null()?)?,
         generation: row.get(10)?,
         payload: if payload_bytes == 0 { payload.or_else(|| Some(SharedBytes::default())) } else { payload },
     })

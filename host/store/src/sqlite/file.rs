@@ -99,7 +99,8 @@ impl DatabaseFile {
     }
 }
 
-fn connect(path: &Path, mode: OpenFlags) -> rusqlite::Result<Connection> {
+/// Opens a connection.
+pub(super) fn connect(path: &Path, mode: OpenFlags) -> rusqlite::Result<Connection> {
     // Each connection belongs to one thread at a time: SQLite need not lock it as well.
     let conn = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
@@ -107,6 +108,11 @@ fn connect(path: &Path, mode: OpenFlags) -> rusqlite::Result<Connection> {
     // Without this, a statement that could use a partial index is planned again for every value that is bound to it.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(conn)
+}
+
+/// Returns the highest version of the schema that this version of Wharf knows.
+pub(super) const fn schema_version() -> i64 {
+    MIGRATIONS.len() as i64
 }
 
 /// Opens a connection that only reads. It never waits for the writer, and the writer never waits for it.

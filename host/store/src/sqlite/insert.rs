@@ -83,6 +83,7 @@ impl SqliteLedger<'_> {
         let token = new.token.as_ref().map(|token| token.as_str());
         let batch = new.batch.as_ref().map(|batch| signed(batch.id.number()));
         let topic = new.batch.as_ref().map(|batch| batch.topic.as_str());
+        let tick = new.tick.as_ref().map(ToString::to_string);
         let (due_at, enqueued_at) = (timestamp_us(due), timestamp_us(now));
         let (priority, payload_bytes) = (new.priority, new.payload.len() as i64);
         let payload = (is_inline && !new.payload.is_empty()).then_some(&*new.payload);
@@ -107,7 +108,8 @@ impl SqliteLedger<'_> {
                 payload,
                 row_padding::BYTES,
                 parent,
-                new.lineage.generation
+                new.lineage.generation,
+                tick
             ];
             if self.statements.insert_job.prepared()?.execute(row)? > 0 {
                 break id;

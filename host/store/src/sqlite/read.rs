@@ -24,7 +24,7 @@ use crate::store::{JobFilter, JobPage, JobSnapshot, QueueStats};
 /// The columns that [`rows::job`] reads, except for the status, the payload and the result.
 pub(super) const JOB_COLUMNS: &str =
     "jobs.id AS id, t.text AS task_name, g.text AS group_name, jobs.key AS key, priority, token, batch,
-    topic, parent, generation, enqueued_at, started_at, finished_at, reports.outcome AS outcome, reports.text AS report, reports.fingerprint AS fingerprint,
+    topic, jobs.tick AS tick, parent, generation, enqueued_at, started_at, finished_at, reports.outcome AS outcome, reports.text AS report, reports.fingerprint AS fingerprint,
     queue_wait_us, cpu_us, wall_us, memory_peak_bytes, in_bytes, out_bytes";
 
 /// The joins that [`JOB_COLUMNS`] needs.

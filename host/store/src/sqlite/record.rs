@@ -285,20 +285,6 @@ impl SqliteLedger<'_> {
         Ok(freed)
     }
 
-    /// Deletes at most `max` jobs that finished before `before`, the oldest first, and returns how many.
-    pub(super) fn delete_finished(&self, before: Timestamp, max: u32) -> rusqlite::Result<u32> {
-        let mut find = self.conn.prepare_cached(
-            "SELECT id, state > 3 OR attempt > 1, batch FROM jobs WHERE state >= 3 AND finished_at < ?1
-             ORDER BY finished_at, id LIMIT ?2",
-        )?;
-        let found = find.query_map(params![timestamp_us(before), max], |row| {
-            Ok(FinishedJob { id: row.get(0)?, may_have_attempts: row.get(1)?, batch: row.get(2)? })
-        })?;
-        let old: Vec<FinishedJob> = found.collect::<rusqlite::Result<_>>()?;
-        self.delete_jobs(&old)?;
-        Ok(old.len() as u32)
-    }
-
     /// Deletes finished jobs, each with what it has.
     pub(super) fn delete_jobs(&self, jobs: &[FinishedJob]) -> rusqlite::Result<()> {
         let Some(last) = jobs.iter().map(|job| job.id).max() else { return Ok(()) };

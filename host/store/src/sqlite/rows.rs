@@ -136,6 +136,7 @@ pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         token: row.get("token")?,
         batch: row.get("batch")?,
         topic: row.get("topic")?,
+        tick: row.get("tick")?,
         parent: row.get("parent")?,
         generation: row.get("generation")?,
         payload: bytes(row.get_ref("payload")?),

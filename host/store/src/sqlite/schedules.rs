@@ -57,6 +57,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Schedule> {
         missed_count: row.get(30)?,
         skipped_count: row.get(31)?,
         recent: row.get(32)?,
+        tick_as: row.get(33)?,
     };
     Ok(columns.schedule()?)
 }
@@ -116,7 +117,7 @@ impl SqliteLedger<'_> {
         let mut write = self.conn.prepare_cached(&format!(
             "INSERT OR REPLACE INTO schedules ({SCHEDULE_COLUMNS})
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
-                 ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33)"
+                 ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)"
         ))?;
         write.execute(params![
             columns.id,
@@ -151,7 +152,8 @@ impl SqliteLedger<'_> {
             columns.fired_count,
             columns.missed_count,
             columns.skipped_count,
-            columns.recent
+            columns.recent,
+            columns.tick_as
         ])?;
         Ok(())
     }

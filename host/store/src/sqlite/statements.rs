@@ -22,14 +22,14 @@ impl<'c> Statements<'c> {
         Statements {
             insert_job: lazy(
                 "INSERT INTO jobs (id, state, limit_group, key, task, priority, due_at, enqueued_at, token, batch, topic,
-                     payload_bytes, payload, padding, parent, generation)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, zeroblob(?14), ?15, ?16)
+                     payload_bytes, payload, padding, parent, generation, tick)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, zeroblob(?14), ?15, ?16, ?17)
                  ON CONFLICT (id) DO NOTHING",
             ),
             insert_ready: lazy("INSERT INTO ready (line, rank, due_at, id) VALUES (?1, ?2, ?3, ?4)"),
             select_first: lazy(
                 "SELECT ready.id, rank, ready.due_at, payload_bytes, attempt, failures, crashes, batch, topic, payload,
-                     generation
+                     generation, tick
                  FROM ready CROSS JOIN jobs ON jobs.id = ready.id
                  WHERE line = ?1 ORDER BY rank, ready.due_at, ready.id LIMIT ?2 OFFSET ?3",
             ),

@@ -34,6 +34,7 @@ fn new_job(store: &SqliteStore, payload_bytes: usize) -> NewJob {
         on_conflict: OnConflict::Wait,
         batch: None,
         lineage: Default::default(),
+        tick: None,
     }
 }
 

@@ -16,6 +16,7 @@ use wharf_core::time::Timestamp;
 
 use super::claim::{Claim, Claimed};
 use super::error::StoreError;
+use super::expired_jobs::{ExpiredDeleted, ExpiredJobs};
 use super::job_view::{JobFilter, JobPage, JobSnapshot, QueueStats};
 use super::written::{Inserted, Recorded, Renewed};
 
@@ -91,9 +92,10 @@ pub trait Queue: Send + Sync {
     /// at most `bounds::PAGE_BYTES_MAX` bytes, but at least one entry if there is any.
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError>;
 
-    /// Deletes at most `max` jobs that finished before `before`, with their logs and results. Returns how many. The kv
-    /// values of their plugins stay.
-    async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError>;
+    /// Looks through finished jobs, the oldest first, and deletes those that were kept long enough by the store's clock, with their
+    /// logs and results. The kv values of their plugins stay. A job stays as long as one that it enqueued, or another one of its
+    /// durable broadcast, has not finished.
+    async fn delete_expired(&self, expired: ExpiredJobs) -> Result<ExpiredDeleted, StoreError>;
 
     /// Returns the limit overrides in force.
     async fn overrides(&self) -> Result<Vec<Override>, StoreError>;

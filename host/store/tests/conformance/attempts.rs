@@ -173,7 +173,7 @@ fn attempts_stay_over_a_retry_and_go_with_their_job() {
         assert_eq!(stage.state(id).await, StateName::Succeeded);
         assert_eq!(stage.attempts(id).await.len(), 1, "what failed before stays");
         stage.pass(SECOND);
-        assert_eq!(stage.store.delete_finished(stage.store.now(), 10).await.unwrap(), 2);
+        assert_eq!(stage.delete_finished(stage.store.now(), 10).await.unwrap(), 2);
         assert_eq!((stage.attempts(id).await, stage.attempts(other).await), (vec![], vec![]));
     });
 }

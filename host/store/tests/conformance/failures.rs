@@ -338,7 +338,7 @@ fn a_job_that_is_deleted_is_no_sample_any_more() {
         stage.pass(SECOND);
         let (b, _) = stage.fail(COUNT, "", "no order 18", None).await;
         let group = stage.fingerprint(a).await;
-        assert_eq!(stage.store.delete_finished(stage.store.now(), 10).await.unwrap(), 1);
+        assert_eq!(stage.delete_finished(stage.store.now(), 10).await.unwrap(), 1);
         let details = stage.details(group).await;
         assert_eq!((details.group.count, details.samples.len(), details.samples[0].job), (2, 1, b));
     });

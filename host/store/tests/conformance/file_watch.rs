@@ -290,7 +290,7 @@ fn another_program_may_vacuum_and_checkpoint() {
         let length = || std::fs::metadata(stage.file()).unwrap().len();
         let before = length();
         stage.pass(LEASE);
-        assert_eq!(stage.store.delete_finished(stage.clock_in(1), 9).await.unwrap(), 1);
+        assert_eq!(stage.delete_finished(stage.clock_in(1), 9).await.unwrap(), 1);
         outside.execute_batch("VACUUM").unwrap();
         do_outside("PRAGMA wal_checkpoint(TRUNCATE)");
         assert!(length() < before, "it is smaller than it was");

@@ -60,7 +60,7 @@ fn a_known_token_returns_the_existing_job() {
         stage.succeed(&leased).await.unwrap();
         assert_eq!(stage.insert(with_token(COUNT)).await, Inserted::Duplicate { id });
         stage.pass(SECOND);
-        stage.store.delete_finished(stage.store.now(), 10).await.unwrap();
+        stage.delete_finished(stage.store.now(), 10).await.unwrap();
         assert!(matches!(stage.insert(with_token(COUNT)).await, Inserted::Added { .. }));
     });
 }

@@ -185,7 +185,7 @@ fn values_outlive_the_jobs_that_wrote_them() {
     on_every_store(|stage| async move {
         stage.keep(&changes(WORDS, &[("a", Some(b"1"))])).await;
         stage.pass(LEASE);
-        assert_eq!(stage.store.delete_finished(stage.store.now(), 10).await.unwrap(), 1);
+        assert_eq!(stage.delete_finished(stage.store.now(), 10).await.unwrap(), 1);
         assert_eq!(stage.value(WORDS, "a").await.unwrap(), b"1");
     });
 }

@@ -33,7 +33,7 @@ fn a_claim_that_found_nothing_does_not_nudge() {
         stage.claim(5).await;
         stage.store.reclaim(5).await.unwrap();
         stage.store.renew(vec![], LEASE).await.unwrap();
-        stage.store.delete_finished(stage.store.now(), 5).await.unwrap();
+        stage.delete_finished(stage.store.now(), 5).await.unwrap();
         assert!(!nudges.has_changed().unwrap(), "a dispatcher that its own claims nudge would never rest");
     });
 }

@@ -153,7 +153,7 @@ fn a_deleted_job_leaves_nothing_and_its_id_is_never_used_again() {
         }
         let group = stage.store.failure_details(fingerprint).await.unwrap().unwrap();
         assert_eq!((group.group.count, group.samples), (1, vec![]), "messages of single jobs go with them");
-        assert_eq!(stage.store.delete_finished(stage.clock_in(60), 10).await.unwrap(), 0);
+        assert_eq!(stage.delete_finished(stage.clock_in(60), 10).await.unwrap(), 0);
         assert!(stage.id() > two.id);
         // Its token is free again.
         let again = new_job("one");
@@ -244,9 +244,9 @@ fn a_durable_broadcast_counts_its_deleted_jobs() {
         let targets = step(&stage, &operation, &[jobs[0], other], OperationState::Done).await;
         assert_eq!(stage.store.take_operation_step(targets).await.unwrap().unwrap().changed.len(), 2);
         assert_eq!(deleted().await, 1);
-        assert_eq!(stage.store.delete_finished(stage.clock_in(60), 1).await.unwrap(), 1);
+        assert_eq!(stage.delete_finished(stage.clock_in(60), 1).await.unwrap(), 1);
         assert_eq!(deleted().await, 2);
-        assert_eq!(stage.store.delete_finished(stage.clock_in(60), 9).await.unwrap(), 1);
+        assert_eq!(stage.delete_finished(stage.clock_in(60), 9).await.unwrap(), 1);
         assert_eq!(deleted().await, 0, "no job of it remains, and nothing is known of it");
     });
 }
@@ -275,7 +275,7 @@ fn an_operator_deletes_what_is_deleted_by_age_at_the_same_time() {
             let by_age = async {
                 let mut deleted = 0;
                 for _ in 0..20 {
-                    deleted += stage.store.delete_finished(before, 37).await.unwrap();
+                    deleted += stage.delete_finished(before, 37).await.unwrap();
                 }
                 deleted
             };

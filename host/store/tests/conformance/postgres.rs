@@ -237,7 +237,7 @@ async fn a_whole_life(stage: &Stage) {
     assert_eq!(stage.succeed(&again).await.unwrap().state, StateName::Succeeded);
     assert_eq!(stage.store.entries(id, 0, 10).await.unwrap().len(), 1);
     stage.pass(LEASE);
-    assert_eq!(stage.store.delete_finished(stage.store.now(), 10).await.unwrap(), 1);
+    assert_eq!(stage.delete_finished(stage.store.now(), 10).await.unwrap(), 1);
     assert_eq!(stage.store.stats().await.unwrap().tasks, []);
     every_other_statement(stage).await;
     stage.store.deregister(NodeId(7)).await.unwrap();
@@ -371,7 +371,7 @@ fn a_schema_may_have_any_valid_name() {
                 stage.succeed(leased).await.unwrap();
             }
             stage.pass(LEASE);
-            stage.store.delete_finished(stage.store.now(), 1000).await.unwrap();
+            stage.delete_finished(stage.store.now(), 1000).await.unwrap();
             a_whole_life(&stage.limit(COUNT, at_most(1, None))).await;
         });
     }

@@ -252,8 +252,8 @@ fn jobs_that_finished_long_ago_are_deleted_the_oldest_first() {
         }
         let waiting = stage.add(COUNT, "").await;
         let before = stage.seen(finished[3]).await.job.finished_at.unwrap();
-        assert_eq!(stage.store.delete_finished(before, 2).await.unwrap(), 2);
-        assert_eq!(stage.store.delete_finished(before, 9).await.unwrap(), 1);
+        assert_eq!(stage.delete_finished(before, 2).await.unwrap(), 2);
+        assert_eq!(stage.delete_finished(before, 9).await.unwrap(), 1);
         assert_eq!(page(&stage, JobFilter { max: 9, ..JobFilter::default() }).await.0, [waiting, finished[3]]);
         assert_eq!(stage.store.job(finished[0], stage.declared.clone()).await.unwrap(), None);
     });

@@ -195,7 +195,7 @@ fn a_child_that_is_not_enqueued_exists_as_cancelled_and_says_why() {
             StateName::Waiting
         );
         stage.pass(LEASE);
-        assert_eq!(stage.store.delete_finished(stage.store.now(), 9).await.unwrap(), 4);
+        assert_eq!(stage.delete_finished(stage.store.now(), 9).await.unwrap(), 4);
         assert_eq!(stage.store.job(same.id, stage.declared.clone()).await.unwrap(), None);
     });
 }

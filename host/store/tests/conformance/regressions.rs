@@ -227,7 +227,7 @@ fn dbos_and_bullmq_only_the_holders_count() {
         }
         // Deleting finished jobs while others wait takes no slot.
         stage.pass(SECOND);
-        stage.store.delete_finished(stage.store.now(), 500).await.unwrap();
+        stage.delete_finished(stage.store.now(), 500).await.unwrap();
         for key in ["a", "b", "c"] {
             stage.add_many(COUNT, key, 3).await;
         }

@@ -14,11 +14,12 @@ use wharf_core::schedule::{
     FiringTick, MissedPolicy, OverlapPolicy, Pause, Schedule, ScheduleFiring, ScheduleSource, ScheduleSpec,
     TickOutcome, Timing, tick_token,
 };
+use wharf_core::tick::JobTick;
 use wharf_core::time::Timestamp;
 use wharf_store::{ActFilter, ScheduleFired, ScheduleWrite, ScheduleWritten};
 
 use crate::server::shared_address;
-use crate::stage::{COUNT, SECOND, Stage, at_most, block_on, failed, on_every_store, task};
+use crate::stage::{COUNT, LIST, SECOND, Stage, at_most, block_on, failed, on_every_store, task};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -38,6 +39,7 @@ fn spec() -> ScheduleSpec {
         overlap: OverlapPolicy::Allow,
         spread: Duration::ZERO,
         pause_after: None,
+            tick_as: None,
     }
 }
 
@@ -104,6 +106,7 @@ fn a_row_keeps_all_of_a_schedule() {
             overlap: OverlapPolicy::QueueOne,
             spread: 7 * SECOND,
             pause_after: Some(5),
+            tick_as: Some("/at/tick".parse().unwrap()),
             payload: b"\0\xff not JSON".as_slice().into(),
             ..spec()
         };
@@ -274,6 +277,7 @@ fn the_job_of_a_tick_that_replaces_others_is_not_discarded_for_them() {
                 let mut decided = firing(&stage, schedule);
                 let (tick, job) = (decided.ticks[0].tick.unwrap(), decided.ticks[0].job.clone().unwrap());
                 let job = NewJob { on_conflict: OnConflict::Discard, ..job };
+                let tick = JobTick { tick, previous: None, missed: 0 };
                 decided.ticks[0].job = Ok(schedule.job_of_tick(job, tick));
                 decided
             };
@@ -290,6 +294,27 @@ fn the_job_of_a_tick_that_replaces_others_is_not_discarded_for_them() {
             assert_eq!(stage.claim_one().await.lease.job, job_of(&second));
             end(&stage, job_of(&second)).await;
         }
+    });
+}
+
+#[test]
+fn every_attempt_of_a_job_has_its_tick_and_other_jobs_have_none() {
+    on_every_store(|stage| async move {
+        let scheduled = add(&stage, "nightly", spec()).await;
+        let mut decided = firing(&stage, &scheduled);
+        let tick = decided.ticks[0].tick.unwrap();
+        let expected = JobTick { tick, previous: Some(tick - 3 * MINUTE), missed: 2 };
+        let job = decided.ticks[0].job.clone().unwrap();
+        decided.ticks[0].job = Ok(scheduled.job_of_tick(job, expected));
+        let id = job_of(&fire(&stage, decided).await.unwrap());
+        for _ in 0..2 {
+            let leased = stage.claim_one().await;
+            assert_eq!(leased.tick.as_deref(), Some(&expected));
+            assert_eq!(stage.store.job_summary(id).await.unwrap().unwrap().tick.as_deref(), Some(&expected));
+            stage.record(id, failed(leased.lease.attempt, Some(Duration::ZERO))).await.unwrap();
+        }
+        stage.add(LIST, "other").await;
+        assert_eq!(stage.claim_one().await.tick, None);
     });
 }
 

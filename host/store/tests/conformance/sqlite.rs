@@ -122,7 +122,7 @@ fn ids_of_deleted_jobs_are_not_used_again() {
         let last = stage.add(COUNT, "").await;
         stage.record(last, Event::CancelRequested).await.unwrap();
         stage.pass(LEASE);
-        assert_eq!(stage.store.delete_finished(stage.store.now(), 1).await.unwrap(), 1);
+        assert_eq!(stage.delete_finished(stage.store.now(), 1).await.unwrap(), 1);
         let (_folder, file) = crash_image(&stage);
         let store = SqliteStore::open(file, HandClock::new()).unwrap();
         assert!(store.next_id().unwrap() > last);
@@ -149,7 +149,7 @@ fn payloads_and_results_of_any_size_are_read_back_unchanged() {
             let seen = stage.seen(job.id).await.job;
             assert_eq!((seen.payload.len(), seen.result.map(|result| result.len())), (bytes, Some(bytes)));
         }
-        assert_eq!(stage.store.delete_finished(stage.clock_in(1), 99).await.unwrap(), 7);
+        assert_eq!(stage.delete_finished(stage.clock_in(1), 99).await.unwrap(), 7);
         let rows = |table: &str| -> i64 {
             let conn = Connection::open(stage.file()).unwrap();
             conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()

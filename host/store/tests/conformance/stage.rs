@@ -9,6 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
 use wharf_core::job::{LeasedJob, NewJob, StateName};
+use wharf_core::keep::{Keep, KeepRules};
 use wharf_core::key::Lane;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
@@ -16,7 +17,8 @@ use wharf_core::outcome::{OutcomeKind, Report, Usage};
 use wharf_core::room::Room;
 use wharf_core::time::Timestamp;
 use wharf_store::{
-    Claim, Claimed, Clock, Inserted, JobSnapshot, MemoryStore, PostgresStore, Recorded, SqliteStore, Store,
+    Claim, Claimed, Clock, ExpiredJobs, Inserted, JobSnapshot, MemoryStore, PostgresStore, Recorded, SqliteStore,
+    Store, StoreError,
 };
 
 use crate::server::shared_address;
@@ -112,7 +114,18 @@ pub(crate) fn trapped() -> Report {
     Report { kind: OutcomeKind::Trapped, text: "unreachable was reached".to_owned() }
 }
 
+/// Returns all jobs that finished before this moment, up to so many, whatever they are kept for.
+pub(crate) fn expired(before: Timestamp, max: u32) -> ExpiredJobs {
+    let rules = Arc::new(KeepRules { of_all: Keep::all(Duration::ZERO), ..KeepRules::default() });
+    ExpiredJobs { rules, from: (Timestamp::ZERO, None), before, max }
+}
+
 impl Stage {
+    /// Deletes jobs that finished before this moment, up to so many, and returns how many.
+    pub(crate) async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        Ok(self.store.delete_expired(expired(before, max)).await?.deleted)
+    }
+
     pub(crate) async fn new(kind: Kind) -> Stage {
         let clock = HandClock::new();
         let folder = Arc::new(tempfile::tempdir().unwrap());
@@ -167,6 +180,7 @@ impl Stage {
             on_conflict: OnConflict::Wait,
             batch: None,
             lineage: Default::default(),
+            tick: None,
         }
     }
 

@@ -30,6 +30,20 @@ const DYNAMIC_FUEL: u64 = 4 * bounds::MIB;
 /// Payloads of more bytes are checked on a thread of their own, so that other attempts do not wait.
 const CHECKED_HERE_BYTES_MAX: usize = 64 * bounds::KIB as usize;
 
+/// Payloads of more bytes are passed on the threads for attempts that compute for long: their values are written in one go, without a
+/// tick in which others could run.
+const PASSED_HERE_BYTES_MAX: usize = bounds::MIB as usize;
+
+/// Lets an attempt go on where attempts compute for long.
+async fn move_to_background(store: &mut Store<Sandbox>) -> wasmtime::Result<()> {
+    let handle = &store.data().handle;
+    handle.meter().expect_long();
+    handle.set_yielded(true);
+    tokio::task::yield_now().await;
+    // The attempt may have been ended meanwhile.
+    store.data_mut().keep_bytes(0).await
+}
+
 /// Checks a payload; `Err` has the reason why it is refused.
 async fn check(
     task: &Arc<FunctionTask>,
@@ -79,6 +93,9 @@ async fn checked_call(
     if payload.len() > CHECKED_HERE_BYTES_MAX {
         // The attempt may have been ended meanwhile.
         store.data_mut().keep_bytes(0).await?;
+    }
+    if payload.len() > PASSED_HERE_BYTES_MAX {
+        move_to_background(store).await?;
     }
     let function = instance
         .get_func(&mut *store, linked.index)

@@ -24,7 +24,7 @@ pub(crate) struct Account {
     pair: Option<Pair>,
 }
 
-/// What two accounts of one attempt hold: that of its sandbox, and that of its output. Only one of them asks for more at a time.
+/// The bytes of two accounts of one attempt: that of its sandbox, and that of its output. Only one of them asks for more at a time.
 struct Pair {
     own: Arc<AtomicU64>,
     other: Arc<AtomicU64>,

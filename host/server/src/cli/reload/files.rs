@@ -33,8 +33,8 @@ impl Stamp {
     }
 }
 
-/// The files that settings are read from, and their state at one moment: the settings file is the first, those of tokens
-/// and of values of plugins follow.
+/// The files that settings are read from, and their state at one moment: the settings file is the first, those of tokens,
+/// of secrets and of values of plugins follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Files(Vec<(PathBuf, Option<Stamp>)>);
 

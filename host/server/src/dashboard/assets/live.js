@@ -147,6 +147,13 @@ addEventListener("pagehide", close);
 addEventListener("pageshow", open);
 open();
 
+// Where the navigation is a bar that scrolls, it shows the page that is open.
+const side = document.querySelector(".side");
+const here = side?.querySelector("[aria-current]");
+if (here && here.offsetLeft + here.offsetWidth > side.clientWidth) {
+  side.scrollLeft = here.offsetLeft - (side.clientWidth - here.offsetWidth) / 2;
+}
+
 // Times grow old where nothing else changes.
 function length(seconds) {
   if (seconds < 60) return `${seconds} s`;

@@ -48,7 +48,7 @@ pub(crate) struct HoldPage {
     pub(crate) next: Option<String>,
 }
 
-/// A request to hold jobs: exactly one of `all`, `plugin`, `task`, `group` and `key`, or `group` and `key` together.
+/// A request to hold jobs: exactly one of `all`, `plugin`, `task`, `group`, `key` and `keys`, or `group` together with `key` or `keys`.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HoldRequest {
@@ -67,6 +67,9 @@ pub(crate) struct HoldRequest {
     /// A key, to hold its jobs in all limit groups, or in `group`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) key: Option<String>,
+    /// Keys, at most 1000, to hold the jobs of each, in all limit groups, or in `group`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) keys: Option<Vec<String>>,
     /// Moment at which the hold ends by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<Moment>,

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wharf_core::ids::PluginId;
 use wharf_core::kv;
-use wharf_engine::Task;
+use wharf_engine::{Plugin, Task};
 use wharf_engine::spec::sources;
 use wharf_runner::{Catalog, Loaded, Refused};
 
 use super::moment::Moment;
-use super::values::OnConflict;
+use super::schedules::ScheduleRequest;
+use super::values::{OnConflict, from_name};
 
 /// A file of the plugin folder: a loaded plugin, or a file that was refused, or both if its newest version was refused.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -69,6 +70,18 @@ pub(crate) struct LoadedVersion {
     /// Settings of its subscriber; limits and attempts apply to durable broadcasts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) receive: Option<TaskDocument>,
+    /// Schedules that it suggests: each does nothing until it is accepted, by `PUT /v1/schedules/{id}` with its definition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) schedules: Vec<SuggestedSchedule>,
+}
+
+/// A schedule that a plugin suggests.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct SuggestedSchedule {
+    /// Name of the schedule.
+    pub(crate) name: String,
+    /// Its definition.
+    pub(crate) definition: ScheduleRequest,
 }
 
 /// Reasons why a file could not be loaded.
@@ -213,8 +226,47 @@ impl From<&Loaded> for LoadedVersion {
             tasks: plugin.manifest.tasks.values().map(TaskDocument::from).collect(),
             topics: plugin.manifest.topics.iter().map(ToString::to_string).collect(),
             receive: plugin.manifest.receive.as_ref().map(|receive| TaskDocument::from(&receive.task)),
+            schedules: suggested(plugin),
         }
     }
+}
+
+/// Returns the schedules that a plugin suggests, as requests that define them.
+pub(crate) fn suggested(plugin: &Plugin) -> Vec<SuggestedSchedule> {
+    let suggestions = plugin.manifest.schedules.iter().map(|(name, suggestion)| {
+        let suggestion = suggestion.clone();
+        SuggestedSchedule {
+            name: name.clone(),
+            definition: ScheduleRequest {
+                task: format!("{}/{}", plugin.id, suggestion.task),
+                cron: suggestion.cron,
+                zone: suggestion.zone,
+                every: suggestion.every,
+                payload: RawValue::from_string(suggestion.payload.0).ok(),
+                payload_base64: None,
+                key: suggestion.key,
+                priority: None,
+                missed: suggestion.missed.as_deref().and_then(from_name),
+                window: suggestion.window,
+                overlap: suggestion.overlap.as_deref().and_then(from_name),
+                spread: suggestion.spread,
+                pause_after: suggestion.pause_after,
+                tick_as: suggestion.tick_as,
+            },
+        }
+    });
+    suggestions.collect()
+}
+
+/// Returns in one line when a suggested schedule ticks, and how it is accepted.
+pub(crate) fn suggestion_text(plugin: &str, suggested: &SuggestedSchedule) -> String {
+    let definition = &suggested.definition;
+    let when = match (&definition.cron, &definition.every) {
+        (Some(expression), _) => format!("{expression} {}", definition.zone.as_deref().unwrap_or("UTC")),
+        (None, every) => format!("every {}", every.as_deref().unwrap_or("?")),
+    };
+    let name = &suggested.name;
+    format!("{name}: {}, {when}; suggested, accept it with `wharf schedule accept {plugin}/{name}`", definition.task)
 }
 
 /// Returns the schema that a task's payloads meet: of its types, and the one that is declared, if both are there both.

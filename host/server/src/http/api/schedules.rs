@@ -11,7 +11,7 @@ use super::moment::{Moment, millis};
 use super::values::{ClockChange, MissedPolicy, OverlapPolicy, ScheduleSource, ScheduleState, TickOutcome};
 use crate::http::bytes::inline;
 
-/// The effect of a change of the clock on the times of schedules.
+/// The effect of a change of the clock on the times of schedules, in words.
 pub(crate) const CLOCK_LAW: &str = "a fixed time that it skips comes at the first moment after the gap, and one that it shows \
                                     twice comes once, the first time; hours with `*`, and `every`, follow real time";
 
@@ -57,6 +57,9 @@ pub(crate) struct ScheduleRequest {
     /// Number of jobs in a row that fail until the schedule pauses; it never does by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pause_after: Option<u32>,
+    /// JSON pointer to the member of the payload that each job's tick is put into, such as `/tick`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tick_as: Option<String>,
 }
 
 /// A schedule.
@@ -101,6 +104,9 @@ pub(crate) struct Schedule {
     /// Number of jobs in a row that fail until the schedule pauses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pause_after: Option<u32>,
+    /// JSON pointer to the member of the payload that each job's tick is put into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tick_as: Option<String>,
     /// The place where it was defined: through the API, or in the settings file of a host.
     pub(crate) source: ScheduleSource,
     /// Name of the author of the definition; `null` if the host asks for no token.
@@ -264,6 +270,7 @@ impl Schedule {
             overlap: spec.overlap.into(),
             spread_ms: millis(spec.spread),
             pause_after: spec.pause_after,
+            tick_as: spec.tick_as.as_ref().map(ToString::to_string),
             source: schedule.source.into(),
             author: schedule.author.clone(),
             created_at: Moment(schedule.created_at),

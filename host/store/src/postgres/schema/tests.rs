@@ -42,6 +42,7 @@ async fn works(store: &PostgresStore) {
         on_conflict: OnConflict::Wait,
         batch: None,
         lineage: Default::default(),
+        tick: None,
     });
     store.insert(jobs.collect(), declared.clone()).await.unwrap();
     let tasks = [(task.clone(), Group::from(&task))].into();

@@ -1,5 +1,6 @@
 //! One random step of a history. There are few tasks, keys and tokens, so that jobs conflict often.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{HoldLength, HoldReason, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
 use wharf_core::job::{Batch, Due, Entry, NewJob, Stream};
+use wharf_core::keep::{Keep, KeepRules};
 use wharf_core::key::Lane;
 use wharf_core::kv::KvChanges;
 use wharf_core::lease::{Lease, NodeMark, StartedSuspect};
@@ -21,11 +23,11 @@ use wharf_core::node::{LoadedPlugin, Node};
 use wharf_core::outcome::{OutcomeKind, Report};
 use wharf_core::room::{Room, TaskCost};
 use wharf_core::time::Timestamp;
-use wharf_store::{Claim, Queue as _};
+use wharf_store::{Claim, ExpiredJobs, Queue as _};
 
 use super::bulk;
 use super::world::World;
-use crate::stage::{LEASE, SECOND, group, trapped, usage};
+use crate::stage::{COUNT, LEASE, SECOND, group, task, trapped, usage};
 
 /// The IDs of durable broadcasts.
 pub(super) const BATCHES: [u64; 2] = [7, 8];
@@ -45,7 +47,7 @@ pub(super) enum Operation {
     Renew(Vec<Lease>, Duration),
     Mark(NodeId, NodeMark),
     Reclaim(u32),
-    DeleteFinished(Timestamp, u32),
+    DeleteExpired(ExpiredJobs),
     SetOverride(Override, Author),
     ChangeJob(JobId, Event, Author),
     DeleteActs(Timestamp, u32),
@@ -104,7 +106,7 @@ impl Operation {
                 Operation::Renew(leases, SECOND)
             }
             79..83 => Operation::Reclaim(rng.u32(1..4)),
-            83..86 => Operation::DeleteFinished(world.oracle.now() - rng.u32(..40) * SECOND, rng.u32(1..8)),
+            83..86 => Operation::DeleteExpired(expired_jobs(rng, world.oracle.now())),
             86..88 => Operation::SetOverride(override_(rng), author(rng)),
             88 => Operation::DeleteActs(world.oracle.now() - rng.u32(..40) * SECOND, rng.u32(1..8)),
             89..92 => mark(rng, world),
@@ -145,6 +147,8 @@ fn new_job(rng: &mut Rng, world: &World) -> NewJob {
         ),
         batch: one_of(rng, &[None, None, None, Some(BATCHES[0]), Some(BATCHES[1])]).map(batch),
         lineage: Default::default(),
+        tick: one_of(rng, &[None, None, Some("1000000,,0"), Some("2000000,1000000,3")])
+            .map(|tick| Box::new(tick.parse().unwrap())),
     }
 }
 
@@ -348,4 +352,18 @@ fn override_(rng: &mut Rng) -> Override {
         limits: Limits { total: limits.total.filter(|_| key.is_none()), ..limits },
         key,
     }
+}
+
+/// Looks through all finished jobs, or those of the last seconds, by rules of which each is as likely to be long as short.
+fn expired_jobs(rng: &mut Rng, now: Timestamp) -> ExpiredJobs {
+    let keep = |rng: &mut Rng| Keep {
+        succeeded: rng.u32(..20) * SECOND,
+        failed: rng.u32(..40) * SECOND,
+        cancelled: rng.u32(..40) * SECOND,
+    };
+    let of_all = keep(rng);
+    let of_tasks = if rng.bool() { [(task(COUNT), keep(rng))].into() } else { BTreeMap::new() };
+    let from = if rng.bool() { Timestamp::ZERO } else { now - rng.u32(..40) * SECOND };
+    let (rules, before) = (Arc::new(KeepRules { of_all, of_tasks }), now - rng.u32(..5) * SECOND);
+    ExpiredJobs { rules, from: (from, None), before, max: rng.u32(1..8) }
 }

@@ -181,9 +181,10 @@ impl World {
                     occurred.insert("reclaimed");
                 }
             }
-            Operation::DeleteFinished(before, max) => {
+            Operation::DeleteExpired(expired) => {
                 occurred.insert("delete finished");
-                if call!(self, delete_finished(before, max)) > 0 {
+                let result = call!(self, delete_expired(expired));
+                if result.deleted > 0 {
                     occurred.insert("forgot");
                 }
             }

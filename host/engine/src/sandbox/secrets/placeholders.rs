@@ -1,0 +1,307 @@
+//! The placeholders of one attempt. The guest has them in its environment; in the headers of a request to a host of a secret, the value
+//! takes the place of its placeholder.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
+
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::{DecodePaddingMode, Engine as _};
+use http::header::{ACCEPT_ENCODING, HOST};
+use http::{HeaderMap, HeaderValue, Uri};
+use tokio_rustls::rustls::crypto::SecureRandom;
+use wharf_core::bounds;
+
+use super::matcher::Matcher;
+use crate::spec::secret::{SecretGrant, SecretGrants};
+
+/// The beginning of every placeholder. No character of one is changed by percent-encoding.
+const PREFIX: &str = "wharf_secret_";
+/// Random bytes of a placeholder.
+const RANDOM_BYTES: usize = 16;
+/// What programs send, with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The placeholders of one attempt, and the values that take their places.
+#[derive(Debug)]
+pub(crate) struct Placeholders {
+    all: Vec<Placeholder>,
+    /// Finds them in bodies. Made for the first one.
+    matcher: OnceLock<Matcher>,
+}
+
+#[derive(Debug)]
+struct Placeholder {
+    text: String,
+    grant: SecretGrant,
+}
+
+/// The place that a request goes to.
+#[derive(Clone, Copy)]
+pub(crate) struct Destination<'a> {
+    pub(crate) tls: bool,
+    pub(crate) host: &'a str,
+    pub(crate) port: u16,
+}
+
+/// A part of a request in which a placeholder goes out as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A header that is not for a host of the secret, or whose value is unknown here.
+    Header,
+    Url,
+    Body,
+}
+
+impl Part {
+    /// Returns the name that metrics carry. Never changed once released.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Part::Header => "header",
+            Part::Url => "url",
+            Part::Body => "body",
+        }
+    }
+}
+
+/// More placeholders stand in the headers of a request than are replaced.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooMany;
+
+impl Placeholders {
+    /// Makes the placeholders of an attempt; `None` if its plugin has no secrets.
+    ///
+    /// # Errors
+    /// When the machine has no random numbers.
+    pub(crate) fn new(secrets: &SecretGrants, random: &dyn SecureRandom) -> Result<Option<Arc<Placeholders>>, String> {
+        if secrets.is_empty() {
+            return Ok(None);
+        }
+        let mut all = Vec::new();
+        for grant in secrets.iter() {
+            let mut bytes = [0; RANDOM_BYTES];
+            random.fill(&mut bytes).map_err(|_| "the machine has no random numbers for a placeholder".to_owned())?;
+            let mut text = format!("{PREFIX}{}_", grant.name);
+            for byte in bytes {
+                // Writing to a string does not fail.
+                let _ = write!(text, "{byte:02x}");
+            }
+            all.push(Placeholder { text, grant: grant.clone() });
+        }
+        Ok(Some(Arc::new(Placeholders { all, matcher: OnceLock::new() })))
+    }
+
+    /// Returns the environment variables of the guest.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (String, &str)> {
+        self.all.iter().map(|one| (one.grant.name.variable(), one.text.as_str()))
+    }
+
+    /// Returns a secret by its place in the plugin's list.
+    pub(crate) fn grant(&self, at: usize) -> Option<&SecretGrant> {
+        self.all.get(at).map(|one| &one.grant)
+    }
+
+    /// Returns true if a request to this place may have the value of a secret.
+    pub(crate) fn is_for(&self, to: Destination<'_>) -> bool {
+        self.all.iter().any(|one| one.may_go(to))
+    }
+
+    /// Finds them in bytes, as a body has them.
+    pub(super) fn matcher(&self) -> &Matcher {
+        self.matcher.get_or_init(|| Matcher::new(self.all.iter().map(|one| one.text.as_bytes())))
+    }
+
+    /// Puts the values into the headers of a request, and returns the placeholders that go out as they are: each with its place in the
+    /// plugin's list and the part of the request.
+    ///
+    /// # Errors
+    /// [`TooMany`] if the request is not to be sent.
+    pub(crate) fn put(
+        &self,
+        uri: &Uri,
+        headers: &mut HeaderMap,
+        to: Destination<'_>,
+    ) -> Result<Vec<(usize, Part)>, TooMany> {
+        let mut strays = self.strays(&uri.to_string(), Part::Url);
+        let names: Vec<&str> = headers.keys().map(http::HeaderName::as_str).collect();
+        strays.extend(names.into_iter().flat_map(|name| self.strays(name, Part::Header)));
+        let mut put = 0;
+        for (_, value) in headers.iter_mut().filter(|(name, _)| *name != HOST) {
+            let Ok(text) = value.to_str() else {
+                strays.extend(self.strays(&String::from_utf8_lossy(value.as_bytes()), Part::Header));
+                continue;
+            };
+            let replaced = match basic(text) {
+                Some((scheme, decoded)) if decoded.contains(PREFIX) => {
+                    self.replaced(&decoded, to, &mut strays, &mut put).map(|text| format!("{scheme} {}", BASE64.encode(text)))
+                }
+                _ if text.contains(PREFIX) => self.replaced(text, to, &mut strays, &mut put),
+                _ => None,
+            };
+            if put > bounds::SECRETS_PUT_MAX {
+                return Err(TooMany);
+            }
+            let replaced = replaced.and_then(|text| HeaderValue::from_bytes(text.as_bytes()).ok());
+            if let Some(mut replaced) = replaced {
+                replaced.set_sensitive(true);
+                *value = replaced;
+            }
+        }
+        if self.is_for(to) {
+            // A compressed response would hide a value from its mask.
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        Ok(strays)
+    }
+
+    /// Returns a text with values in place of their placeholders; `None` if it stays as it is.
+    fn replaced(
+        &self,
+        text: &str,
+        to: Destination<'_>,
+        strays: &mut Vec<(usize, Part)>,
+        put: &mut usize,
+    ) -> Option<String> {
+        let mut whole: Option<String> = None;
+        for (at, one) in self.all.iter().enumerate() {
+            let count = text.matches(one.text.as_str()).count();
+            if count == 0 {
+                continue;
+            }
+            match one.grant.value().filter(|_| one.may_go(to)) {
+                Some(value) => {
+                    *put += count;
+                    if *put > bounds::SECRETS_PUT_MAX {
+                        return None;
+                    }
+                    // No value can have a placeholder of this attempt.
+                    whole = Some(whole.as_deref().unwrap_or(text).replace(one.text.as_str(), value.as_str()));
+                }
+                None => strays.push((at, Part::Header)),
+            }
+        }
+        whole
+    }
+
+    fn strays(&self, text: &str, part: Part) -> Vec<(usize, Part)> {
+        if !text.contains(PREFIX) {
+            return Vec::new();
+        }
+        let found = self.all.iter().enumerate().filter(|(_, one)| text.contains(one.text.as_str()));
+        found.map(|(at, _)| (at, part)).collect()
+    }
+}
+
+impl Placeholder {
+    fn may_go(&self, to: Destination<'_>) -> bool {
+        to.tls && self.grant.is_for(to.tls, to.host, to.port)
+    }
+}
+
+/// Returns the scheme of the value of a header for basic authentication, and what it encodes.
+fn basic(text: &str) -> Option<(&str, String)> {
+    let (scheme, rest) = text.trim_start().split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = BASE64.decode(rest.trim()).ok()?;
+    Some((scheme, String::from_utf8(decoded).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_rustls::rustls::crypto::ring::default_provider;
+
+    use super::*;
+    use crate::spec::grants::PluginSettings;
+    use crate::spec::secret::{Secret, SecretValue};
+
+    const STRIPE: &str = "sk_live_7f3a";
+    const HERE: Destination<'static> = Destination { tls: true, host: "api.stripe.com", port: 443 };
+
+    fn placeholders() -> Arc<Placeholders> {
+        let mut settings: PluginSettings =
+            crate::spec::toml_diagnostics::read("secrets = ['stripe', 'other', 'absent']").unwrap();
+        settings.secrets.resolve(|name| {
+            let (host, value) = match name.as_str() {
+                "stripe" => ("api.stripe.com", SecretValue::of(STRIPE)),
+                "other" => ("other.example", SecretValue::of("other-value")),
+                _ => ("api.stripe.com", Err("it is not here".to_owned())),
+            };
+            Some(Arc::new(Secret { hosts: vec![host.parse().unwrap()], value }))
+        });
+        Placeholders::new(&settings.secrets, default_provider().secure_random).unwrap().unwrap()
+    }
+
+    fn put(of: &Placeholders, headers: &[(&str, &str)], to: Destination<'_>) -> (Vec<String>, Vec<(usize, Part)>) {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        let strays = of.put(&Uri::from_static("https://api.stripe.com/"), &mut map, to).unwrap();
+        let text = |name: &str| map.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        (headers.iter().map(|(name, _)| text(name)).collect(), strays)
+    }
+
+    #[test]
+    fn values_go_into_headers_to_their_hosts_and_nowhere_else() {
+        let of = placeholders();
+        let all: Vec<(String, &str)> = of.variables().collect();
+        assert_eq!(all[0].0, "WHARF_SECRET_STRIPE");
+        let (stripe, other, absent) = (all[0].1, all[1].1, all[2].1);
+        let bearer = format!("Bearer {stripe}");
+        let sent = |headers: &[(&str, &str)], to| put(&of, headers, to);
+        assert_eq!(sent(&[("authorization", &bearer)], HERE), (vec![format!("Bearer {STRIPE}")], vec![]));
+        let basic = |text: &str| format!("bAsic {}", BASE64.encode(text));
+        let (value, strays) = sent(&[("authorization", &basic(&format!("user:{stripe}")))], HERE);
+        assert_eq!((value, strays), (vec![basic(&format!("user:{STRIPE}"))], vec![]));
+        let unpadded = basic(&format!("user:{stripe}")).trim_end_matches('=').to_owned();
+        assert_eq!(sent(&[("authorization", &unpadded)], HERE).0, [basic(&format!("user:{STRIPE}"))]);
+        let two = format!("{stripe}, {stripe}");
+        assert_eq!(sent(&[("x-a", &two)], HERE).0, [format!("{STRIPE}, {STRIPE}")]);
+
+        for (to, why) in [
+            (Destination { tls: false, ..HERE }, "without TLS"),
+            (Destination { host: "stripe.com", ..HERE }, "another host"),
+            (Destination { host: "api.stripe.com.evil.example", ..HERE }, "a longer name"),
+            (Destination { port: 8443, ..HERE }, "another port"),
+        ] {
+            assert_eq!(sent(&[("authorization", &bearer)], to), (vec![bearer.clone()], vec![(0, Part::Header)]), "{why}");
+        }
+        // Each goes to its own hosts, and one without a value nowhere.
+        let (values, strays) = sent(&[("x-a", other), ("x-b", absent)], HERE);
+        assert_eq!((values, strays), (vec![other.to_owned(), absent.to_owned()], vec![(1, Part::Header), (2, Part::Header)]));
+        // In a name of a header it stays.
+        assert_eq!(sent(&[(stripe, "1")], HERE), (vec!["1".to_owned()], vec![(0, Part::Header)]));
+        let uri: Uri = format!("https://api.stripe.com/a?key={stripe}").parse().unwrap();
+        assert_eq!(of.put(&uri, &mut HeaderMap::new(), HERE).unwrap(), [(0, Part::Url)]);
+    }
+
+    #[test]
+    fn placeholders_differ_and_too_many_are_refused() {
+        let (of, again) = (placeholders(), placeholders());
+        let text = |of: &Placeholders| of.variables().next().unwrap().1.to_owned();
+        assert_ne!(text(&of), text(&again), "each attempt has its own");
+        assert_eq!(put(&again, &[("x-a", &text(&of))], HERE), (vec![text(&of)], vec![]), "that of another is a text");
+        let many = |count| {
+            let mut map = HeaderMap::new();
+            map.insert("x-a", HeaderValue::from_str(&text(&of).repeat(count)).unwrap());
+            of.put(&Uri::from_static("/"), &mut map, HERE).map(drop)
+        };
+        assert_eq!(many(bounds::SECRETS_PUT_MAX), Ok(()));
+        assert_eq!(many(bounds::SECRETS_PUT_MAX + 1), Err(TooMany));
+    }
+
+    #[test]
+    fn no_compressed_response_is_asked_for_where_a_value_may_come_back() {
+        let of = placeholders();
+        let mut map = HeaderMap::new();
+        map.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        of.put(&Uri::from_static("/"), &mut map, Destination { host: "else.example", ..HERE }).unwrap();
+        assert_eq!(map[ACCEPT_ENCODING], "gzip");
+        of.put(&Uri::from_static("/"), &mut map, HERE).unwrap();
+        assert_eq!(map[ACCEPT_ENCODING], "identity");
+    }
+}

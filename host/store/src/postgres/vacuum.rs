@@ -1,0 +1,48 @@
+//! Makes the space of deleted jobs free for new ones.
+//!
+//! The server does so by itself, but looks at a table once a minute at most: where few jobs are kept and many come, their tables
+//! grow to what comes in that time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+use tracing::debug;
+
+use super::session::Sessions;
+
+/// Number of deleted jobs after which their tables are cleaned.
+const DELETED_EACH: u64 = 20_000;
+
+/// Never waits for a lock, and leaves the ends of the tables alone, for which it would need one that stops every host.
+const VACUUM: &str =
+    "VACUUM (SKIP_LOCKED, TRUNCATE FALSE) $schema.jobs, $schema.finished, $schema.entries, $schema.attempts";
+
+/// Counts deleted jobs.
+#[derive(Debug, Default)]
+pub(super) struct Vacuum {
+    deleted: AtomicU64,
+    is_due: Notify,
+}
+
+impl Vacuum {
+    /// Notes that jobs were deleted.
+    pub(super) fn deleted(&self, jobs: u32) {
+        let before = self.deleted.fetch_add(jobs.into(), Ordering::Relaxed);
+        if before + u64::from(jobs) >= DELETED_EACH {
+            self.deleted.store(0, Ordering::Relaxed);
+            self.is_due.notify_one();
+        }
+    }
+
+    /// Cleans the tables each time that many jobs were deleted, for as long as the store is open.
+    pub(super) async fn run(&self, sessions: &Sessions) {
+        loop {
+            self.is_due.notified().await;
+            let cleaned = async { sessions.session().await?.execute(VACUUM).await };
+            if let Err(error) = cleaned.await {
+                // The server does it later.
+                debug!("could not clean the tables of jobs: {error:?}");
+            }
+        }
+    }
+}

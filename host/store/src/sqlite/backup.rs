@@ -1,0 +1,146 @@
+//! Backups of a database file: a copy of one moment, and back.
+//!
+//! A backup reads one snapshot of the file, in small steps. Nobody waits for it: the host writes what comes meanwhile to the log,
+//! which cannot be copied into the file before the backup ends, and so grows by what is written in that time. SQLite's own online
+//! backup without a snapshot would begin again with each commit of a host, and so never end while one is busy.
+
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags};
+
+use super::check::contents;
+use super::file::{self, DatabaseFile, connect};
+use super::file_header::{FileHeader, unusable};
+use super::lock::{beside, log_bytes, real_path};
+use crate::store::{BackupReport, Contents, MaintenanceError};
+
+/// Pages that one step copies (1 MiB).
+const STEP_PAGES: i32 = 256;
+/// The permissions of a backup: jobs are for their user only.
+const MODE: u32 = 0o600;
+
+/// Copies a store's file into a new one.
+///
+/// # Errors
+/// If the file is not a store or cannot be read, or the new file exists or cannot be written.
+pub(crate) fn backup_file(
+    store: &Path,
+    to: &Path,
+    on_progress: &mut dyn FnMut(u64, u64),
+) -> Result<BackupReport, MaintenanceError> {
+    let started = Instant::now();
+    let failed = |doing, error: &dyn std::fmt::Display| failed(doing, to, error);
+    let source = open_store(store)?;
+    if to.exists() {
+        return Err(failed("write", &"it exists; name a new file"));
+    }
+    // The name of a backup appears when it is whole.
+    let partial = beside(to, ".partial");
+    File::options().write(true).create_new(true).mode(MODE).open(&partial).map_err(|error| failed("write", &error))?;
+    let unfinished = Unfinished(partial.clone());
+    let (real, read) = (real_path(store), |error: rusqlite::Error| unusable(store, file::reason(&error)));
+    source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").map_err(read)?;
+    let log_before = log_bytes(&real);
+
+    let mut target = connect(&partial, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| failed("write", &error))?;
+    copy(&source, &mut target, on_progress).map_err(|error| failed("write", &error))?;
+    drop(source);
+    // One file, without a log beside it.
+    let held = target.pragma_update(None, "journal_mode", "DELETE").and_then(|()| contents(&target));
+    let held = held.map_err(|error| failed("write", &error))?;
+    target.close().map_err(|(_, error)| failed("write", &error))?;
+    let finish = || {
+        File::open(&partial)?.sync_all()?;
+        fs::rename(&partial, to)?;
+        let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()?;
+        fs::metadata(to)
+    };
+    let bytes = finish().map_err(|error: std::io::Error| failed("write", &error))?.len();
+    drop(unfinished);
+    let log_growth = log_bytes(&real).saturating_sub(log_before);
+    Ok(BackupReport { bytes, contents: held, log_growth, took: started.elapsed() })
+}
+
+/// Copies a backup into a store's file that is empty or missing, which no host may use.
+///
+/// # Errors
+/// If a host uses the file, it is not empty, or the backup is not a store or is damaged.
+pub(crate) fn restore_file(store: &Path, from: &Path) -> Result<Contents, MaintenanceError> {
+    let source = open_store(from)?;
+    let is_there = store.exists();
+    let file = DatabaseFile::lock(store)?;
+    let found = file.metadata().map_err(|error| failed("read", store, &error))?;
+    if found.len() > 0 {
+        return Err(failed(
+            "restore",
+            store,
+            &"it holds a store already; move it away first, with the files beside it",
+        ));
+    }
+    let made = Unfinished(if is_there { PathBuf::new() } else { file.real().to_owned() });
+    let write = |error: rusqlite::Error| failed("restore", store, &error);
+    let mut target = connect(file.real(), OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(write)?;
+    copy(&source, &mut target, &mut |_, _| {}).map_err(write)?;
+    // As hosts leave it.
+    target.pragma_update(None, "journal_mode", "WAL").map_err(write)?;
+    let held = contents(&target).map_err(write)?;
+    target.close().map_err(|(_, error)| write(error))?;
+    std::mem::forget(made);
+    Ok(held)
+}
+
+/// Opens a file that a host may be writing to, to read it.
+pub(super) fn open_store(path: &Path) -> Result<Connection, MaintenanceError> {
+    let unreadable = |error: std::io::Error| unusable(path, format!("could not read it: {error}"));
+    let header = FileHeader::read(&File::open(path).map_err(unreadable)?).map_err(unreadable)?;
+    let read = |error: rusqlite::Error| unusable(path, file::reason(&error));
+    let conn = file::open_reader(&real_path(path)).map_err(read)?;
+    // The file alone may be behind its log.
+    let header = match header {
+        Some(header) if header.is_of_wharf() => header,
+        _ => FileHeader::query(&conn).map_err(read)?,
+    };
+    header.check(path, file::schema_version())?;
+    if !header.is_of_wharf() {
+        return Err(unusable(path, "it is empty: there is no store in it").into());
+    }
+    Ok(conn)
+}
+
+fn copy(source: &Connection, target: &mut Connection, on_progress: &mut dyn FnMut(u64, u64)) -> rusqlite::Result<()> {
+    let page_bytes: u64 = source.query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))?.unsigned_abs();
+    let backup = Backup::new(source, target)?;
+    loop {
+        let step = backup.step(STEP_PAGES)?;
+        let progress = backup.progress();
+        let bytes = |pages: i32| u64::try_from(pages).unwrap_or(0) * page_bytes;
+        on_progress(bytes(progress.pagecount - progress.remaining), bytes(progress.pagecount));
+        match step {
+            StepResult::Done => return Ok(()),
+            // Nobody else writes to the new file, and the source is a snapshot: a lock is one of a moment.
+            StepResult::Busy | StepResult::Locked => std::thread::yield_now(),
+            _ => {}
+        }
+    }
+}
+
+/// A file that is removed unless it was finished.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.0.as_os_str().is_empty() {
+            _ = fs::remove_file(&self.0);
+            _ = fs::remove_file(beside(&self.0, "-journal"));
+        }
+    }
+}
+
+fn failed(doing: &'static str, file: &Path, error: &dyn std::fmt::Display) -> MaintenanceError {
+    MaintenanceError::File { doing, file: file.display().to_string(), reason: error.to_string() }
+}
