@@ -36,7 +36,8 @@ fn pages(client: &Client) -> Vec<(String, String)> {
     let id = |filter: &str| first(filter)["id"].as_str().unwrap_or("0000000000000").to_owned();
     let operation = client.post("/v1/operations", &json!({"act": "retry", "where": "id:0000000000001"})).ok();
     let operation = operation["id"].as_str().expect("an ID").to_owned();
-    let schedule = json!({"task": "words/count", "cron": "0 3 * * *", "zone": "Europe/Berlin"});
+    let schedule =
+        json!({"task": "words/count", "cron": "0 3 * * *", "zone": "Europe/Berlin", "payload": {"text": "a"}});
     client.put("/v1/schedules/nightly", &schedule).ok();
     let mut pages: Vec<String> = [
         "",

@@ -22,9 +22,10 @@ const COLUMNS: [Column; 6] =
     [("", "At, UTC"), ("", "Act"), ("grow", "On"), ("num c-waited", "Times"), ("c-key", "By"), ("c-ran", "From")];
 
 fn row(act: &Act) -> Markup {
+    let at = full(act.at);
     html! {
         tr {
-            td class="mono when" { (full(act.at)) }
+            td class="mono when" { @for part in at.split(' ') { span { (part) } " " } }
             td { (act.act.to_string()) }
             td class="grow" title=(line(&act.detail)) {
                 (line(&act.target))

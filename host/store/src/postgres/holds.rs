@@ -19,7 +19,7 @@ use super::hold_rows::{self, COLUMNS, read_hold};
 use super::lane_rows::{LaneRow, lane_columns};
 use super::ledger::PostgresLedger;
 use super::operation::{WriteRequest, WriteResult, group_of};
-use super::session::{SessionError, value};
+use super::session::{SessionError, computed, value};
 use super::{PostgresStore, unexpected_reply};
 use crate::columns::{timestamp, timestamp_us};
 use crate::store::{Claim, HoldPage, HoldStore, Queue, StoreError};
@@ -46,11 +46,11 @@ impl PostgresLedger<'_> {
             earlier = found.first().map(read_hold).transpose()?;
         }
         let Some(hold) = new.set_over(earlier.as_ref(), self.now) else { return Ok(earlier) };
-        let (scope, max) = (hold.scope.to_string(), i64::from(bounds::HOLDS_MAX));
+        let (scope, room) = (hold.scope.to_string(), self.room_for_holds().await?);
         let text = "INSERT INTO $schema.holds (scope, until_at, reason, held_by, held_at) SELECT $1, $2, $3, $4, $5
-                    WHERE (SELECT count(*) FROM (SELECT FROM $schema.holds WHERE scope <> $1 LIMIT $6) AS others) < $6
+                    WHERE $6 > 0 OR EXISTS (SELECT FROM $schema.holds WHERE scope = $1)
                     ON CONFLICT (scope) DO UPDATE SET until_at = excluded.until_at, reason = excluded.reason,
-                        held_by = excluded.held_by, held_at = excluded.held_at RETURNING 1";
+                        held_by = excluded.held_by, held_at = excluded.held_at RETURNING xmax = 0";
         let (until, since, reason) = (hold.until.map(timestamp_us), timestamp_us(hold.since), hold.reason.as_str());
         let args = [
             (&scope as _, Type::TEXT),
@@ -58,20 +58,33 @@ impl PostgresLedger<'_> {
             (&reason as _, Type::TEXT),
             (&hold.by as _, Type::TEXT),
             (&since as _, Type::INT8),
-            (&max as _, Type::INT8),
+            (&room as _, Type::INT8),
         ];
         let lanes = self.lanes_of(&hold.scope).await?;
         // In one way there and back; if there are too many holds, the second statement changes nothing.
         let (set, ()) = try_join!(self.session.query(text, &args), self.update_lanes(lanes))?;
-        if set.is_empty() {
-            return Ok(None);
-        }
+        let Some(row) = set.first() else { return Ok(None) };
+        // A row that was in the table has another transaction behind it.
+        let is_new: bool = computed(row, 0)?;
+        self.hold_room = Some(room - i64::from(is_new));
         self.has_holds = true;
         self.forget_lanes();
         if let Some(act) = NewAct::of_hold(new.by.clone(), &hold) {
             self.write_act(&act).await?;
         }
         Ok(Some(hold))
+    }
+
+    /// Returns how many more holds there may be. All of them are counted once for a transaction: it may set many.
+    async fn room_for_holds(&mut self) -> Result<i64, SessionError> {
+        if let Some(room) = self.hold_room {
+            return Ok(room);
+        }
+        let text = "SELECT $1 - count(*) FROM (SELECT FROM $schema.holds LIMIT $1) AS holds";
+        let max = i64::from(bounds::HOLDS_MAX);
+        let room = computed(&self.session.query_one(text, &[(&max as _, Type::INT8)]).await?, 0)?;
+        self.hold_room = Some(room);
+        Ok(room)
     }
 
     /// Removes a hold. Returns it if it was in force.
@@ -81,6 +94,7 @@ impl PostgresLedger<'_> {
         let (name, session) = (scope.to_string(), self.session);
         let args = [(&name as _, Type::TEXT)];
         let (deleted, ()) = try_join!(session.query(&delete, &args), self.update_lanes(lanes))?;
+        self.hold_room = None;
         self.forget_lanes();
         let Some(row) = deleted.first() else { return Ok(None) };
         let released = Some(read_hold(row)?).filter(|hold| hold.is_in_force(self.now));
@@ -109,6 +123,7 @@ impl PostgresLedger<'_> {
             [(&self.locked as _, Type::INT4_ARRAY), (&now as _, Type::INT8)],
         );
         let (deleted, _) = try_join!(self.session.query(delete, &delete_args), self.session.query(open, &open_args))?;
+        self.hold_room = None;
         self.forget_lanes();
         Ok(deleted.len() as u32)
     }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::author::Author;
+use wharf_core::bounds;
 use wharf_core::hold::{Hold, HoldLength, HoldReason, HoldScope, NewHold};
 use wharf_core::ids::JobId;
 use wharf_core::job::{Due, NewJob, WaitReason};
 use wharf_core::limits::Limits;
 use wharf_store::{HoldPage, PostgresStore};
 
-use crate::server::shared_address;
+use crate::server::{Postgres, shared_address};
 use crate::stage::{COUNT, LIST, MAKE, SECOND, Stage, at_most, block_on, failed, group, ids, on_every_store, task};
 
 fn scope(text: &str) -> HoldScope {
@@ -351,5 +352,26 @@ fn a_hold_of_one_host_holds_the_claims_of_another() {
         assert!(stage.claim(9).await.is_empty());
         assert!(release(&other, "all").await);
         assert_eq!(ids(&stage.claim(9).await), [count]);
+    });
+}
+
+#[test]
+fn holds_of_one_transaction_are_bounded_together() {
+    let server = Postgres::start(false);
+    let address = server.address();
+    let schema = address.split_once("schema=").unwrap().1;
+    block_on(async {
+        let stage = Stage::at(&address).await;
+        hold(&stage, "key:first", None).await;
+        let rest = bounds::HOLDS_MAX - 3;
+        server.sql(&format!(
+            "INSERT INTO {schema}.holds SELECT 'key:k' || n, NULL, '', NULL, 1 FROM generate_series(1, {rest}) AS n"
+        ));
+        // While the first one is on its way, the others come together.
+        let set = ["key:a", "key:b", "key:first", "key:c", "key:a"].map(|text| stage.store.set_hold(new_hold(text, None)));
+        let set = futures_util::future::try_join_all(set).await.unwrap();
+        let is_set: Vec<bool> = set.iter().map(Option::is_some).collect();
+        assert_eq!(is_set, [true, true, true, false, true], "there is room for two; the others are there");
+        assert!(release(&stage, "key:b").await && stage.store.set_hold(new_hold("key:c", None)).await.unwrap().is_some());
     });
 }
