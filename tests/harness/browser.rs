@@ -19,7 +19,12 @@ set -eu
 if [ -x /usr/lib/chromium/chromium-headless-shell ] && command -v chromedriver >/dev/null; then echo /; exit; fi
 mkdir -p "$1"; cd "$1"
 exec 9>lock; flock 9
-if [ ! -e done ]; then
+# What was fetched before may lack libraries that the machine had then.
+libraries="$PWD/usr/lib/$(uname -m)-linux-gnu"
+is_whole() {
+    [ -e done ] && ! LD_LIBRARY_PATH="$libraries:$libraries/pulseaudio:$libraries/nss" ldd usr/lib/chromium/chromium-headless-shell | grep -q 'not found'
+}
+if ! is_whole; then
     { needed() { apt-get install --simulate --no-install-recommends chromium-headless-shell | awk '/^Inst/ { print $2 }'; }
       fetch() { apt-get download $(needed) chromium-driver; }
       rm -f ./*.deb; fetch || { apt-get update && fetch; }

@@ -1,5 +1,9 @@
 //! The HTTP API as programs see it.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Host, Reply, Setup, eventually, resolve};
@@ -43,6 +47,39 @@ fn a_payload_that_is_too_large_is_refused() {
     assert!(reply.status == 413 || reply.status == 422, "{}", String::from_utf8_lossy(&reply.body));
     assert!(String::from_utf8_lossy(&reply.body).contains("32.0 MiB"), "{}", String::from_utf8_lossy(&reply.body));
     assert!(host.is_ready());
+}
+
+#[test]
+fn a_refusal_reaches_a_client_that_is_still_sending_its_body() {
+    let host = Setup::default().plugin("words").token("the-token-of-the-tests").start();
+    let address = host.client().address().trim_start_matches("http://");
+    let refused = [
+        ("POST /v1/jobs", "Bearer wrong", "HTTP/1.1 401 "),
+        ("POST /v1/nothing", "Bearer the-token-of-the-tests", "HTTP/1.1 404 "),
+        ("POST /v1/jobs?wait=never", "Bearer the-token-of-the-tests", "HTTP/1.1 400 "),
+        ("PUT /v1/limits?group=nobody%2Fdo", "Bearer wrong", "HTTP/1.1 401 "),
+        ("POST /login", "Bearer wrong", "HTTP/1.1 4"),
+    ];
+    for (line, authorization, status) in refused {
+        let mut client = TcpStream::connect(address).expect("the host listens");
+        let head = |line: &str| format!("{line} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {authorization}\r\n");
+        write!(client, "{}Content-Length: 4\r\n\r\n", head(line)).expect("sent");
+        // The host has the head alone for a while, and can refuse the request by it.
+        std::thread::park_timeout(Duration::from_millis(200));
+        write!(client, "body{}Connection: close\r\n\r\n", head("GET /health")).expect("the connection is open");
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).expect("answers");
+        assert!(answers.starts_with(status), "{line}: {answers}");
+        assert!(answers.contains("HTTP/1.1 200 "), "the connection serves the next request: {line}: {answers}");
+    }
+    // Who waits for leave to send a body is told at once, and sends none.
+    let mut client = TcpStream::connect(address).expect("the host listens");
+    let head =
+        format!("POST /v1/jobs HTTP/1.1\r\nHost: {address}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+    client.write_all(head.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
 }
 
 #[test]

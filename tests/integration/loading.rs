@@ -119,23 +119,33 @@ fn a_host_that_has_just_started_refuses_for_a_moment_what_it_cannot_know() {
             }
         });
         eventually("it is there", || busy.exists().then_some(()));
-        host.start();
-        let began = std::time::Instant::now();
-        passes(&enqueue(&host, &echo("nobody/do")), "plugin-loading");
-        passes(&enqueue(&host, &json!([echo("nobody/do")])), "plugin-loading");
-        for durable in [false, true] {
-            let body = json!({ "payload": { "do": "echo" }, "durable": durable });
-            passes(&broadcast(&host, "villain.x", &body), "plugin-loading");
-        }
-        passes(&host.client().put("/v1/limits?group=nobody%2Fdo", &json!({ "total": 1 })), "plugin-loading");
-        passes(&host.client().get("/v1/plugins/nobody"), "plugin-loading");
-        let answered = enqueue(&host, &known);
-        assert_eq!((answered.status, answered.json()["id"].as_str()), (200, Some(id.as_str())), "{answered:?}");
-        let both = enqueue(&host, &json!([known, known])).ok();
-        assert_eq!((&both[0]["outcome"], &both[1]["id"]), (&json!("duplicate"), &json!(id)), "{both}");
         let one_is_new = json!([known, { "task": "gone/do", "payload": {}, "token": "another" }]);
-        passes(&enqueue(&host, &one_is_new), "plugin-loading");
-        assert!(began.elapsed() < Duration::from_secs(4), "the moment was not over: {:?}", began.elapsed());
+        let body = |durable: bool| json!({ "payload": { "do": "echo" }, "durable": durable });
+        // On a machine that does much else the moment may be over before all was asked; then the host begins anew.
+        let mut runs = false;
+        let (unknown, answered, both) = eventually("all was asked within one moment", || {
+            if std::mem::replace(&mut runs, true) {
+                assert_eq!(host.terminate(), Some(0));
+            }
+            host.start();
+            let began = std::time::Instant::now();
+            let unknown = [
+                enqueue(&host, &echo("nobody/do")),
+                enqueue(&host, &json!([echo("nobody/do")])),
+                broadcast(&host, "villain.x", &body(false)),
+                broadcast(&host, "villain.x", &body(true)),
+                host.client().put("/v1/limits?group=nobody%2Fdo", &json!({ "total": 1 })),
+                host.client().get("/v1/plugins/nobody"),
+                enqueue(&host, &one_is_new),
+            ];
+            let answered = enqueue(&host, &known);
+            let both = enqueue(&host, &json!([known, known]));
+            (began.elapsed() < Duration::from_secs(4)).then_some((unknown, answered, both))
+        });
+        unknown.iter().for_each(|reply| _ = passes(reply, "plugin-loading"));
+        assert_eq!((answered.status, answered.json()["id"].as_str()), (200, Some(id.as_str())), "{answered:?}");
+        let both = both.ok();
+        assert_eq!((&both[0]["outcome"], &both[1]["id"]), (&json!("duplicate"), &json!(id)), "{both}");
 
         // One file does not hold up everything else for longer.
         let live = eventually("the host goes on without it", || {

@@ -40,6 +40,7 @@ mod config;
 mod health;
 mod routes;
 mod startup_routes;
+mod unread_body;
 pub(crate) mod connections;
 #[cfg(test)]
 pub(crate) mod error_samples;

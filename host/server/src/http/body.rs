@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytesize::ByteSize;
 use futures_util::StreamExt;
-use wharf_core::bounds;
 
 use super::memory::BodyMemory;
 use super::problem::{Kind, Problem};
@@ -27,12 +26,6 @@ fn time_limit(bytes: usize) -> Duration {
 /// Memory that is reserved for a body, at most, as a multiple of what was received of it: what was received is copied whenever
 /// that is used up, and what is only announced must not hold memory.
 const RESERVED_TO_RECEIVED_MAX: usize = 16;
-
-/// Bytes that are read and dropped after a body turned out to be too large. Most clients read the response only when they have
-/// sent everything, and if the connection is closed before, they report nothing but "broken pipe".
-const LINGER_BYTES: u64 = 256 * bounds::MIB;
-/// The longest time for which a body that is too large is read and dropped.
-const LINGER: Duration = Duration::from_secs(10);
 
 /// Returns the media type of a body, in lower case without its parameters; empty if `Content-Type` is absent.
 pub(crate) fn media_type(headers: &HeaderMap) -> Result<String, Problem> {
@@ -100,7 +93,6 @@ async fn read_into(
         headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut stream = body.into_data_stream();
     if declared.is_some_and(|length| length > max) {
-        Box::pin(linger(stream)).await;
         return Err(too_large());
     }
     let declared = usize::try_from(declared.unwrap_or(0)).unwrap_or(0);
@@ -111,8 +103,6 @@ async fn read_into(
         match tokio::time::timeout(SILENCE_MAX.min(left), stream.next()).await {
             Ok(None) => return Ok(bytes),
             Ok(Some(Ok(part))) if (bytes.len() + part.len()) as u64 > max => {
-                drop(bytes);
-                Box::pin(linger(stream)).await;
                 return Err(too_large());
             }
             Ok(Some(Ok(part))) => {
@@ -156,21 +146,6 @@ fn wanted(bytes: &Vec<u8>, more: usize, declared: usize) -> usize {
     // Without an announcement the buffer grows as any other: it is doubled.
     let grown = if declared == 0 { bytes.capacity().saturating_mul(2) } else { 0 };
     declared.min(received.saturating_mul(RESERVED_TO_RECEIVED_MAX)).max(received).max(grown)
-}
-
-/// Reads and drops the rest of a body.
-async fn linger(mut stream: BodyDataStream) {
-    let mut left = LINGER_BYTES;
-    let rest = async {
-        while let Some(Ok(part)) = stream.next().await {
-            left = left.saturating_sub(part.len() as u64);
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    // The response is the same if the end was not reached.
-    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use super::peer_address::note_peer;
 use super::problem::{Kind, Problem};
 use super::routes::Routes;
 use super::timed_stream::{ClientTimeouts, TimedStream};
+use super::unread_body::UnreadBody;
 
 /// The times that clients have. Load balancers keep idle connections for up to ten minutes, and a host that closes one first makes
 /// a request fail that is just being sent. Idle connections make room for others, so they may stay.
@@ -122,7 +123,14 @@ pub(crate) async fn serve(
     };
     while let Some((stream, peer, state, place)) = stopping.run_until_cancelled(next()).await {
         let stream = TimedStream::new(stream, Arc::clone(&state), bounds.timeouts);
-        let client = Client { routes: routes.clone(), state, place, peer, idle: bounds.timeouts.idle };
+        let client = Client {
+            routes: routes.clone(),
+            state,
+            place,
+            peer,
+            idle: bounds.timeouts.idle,
+            unread: UnreadBody::default(),
+        };
         open.spawn(client.serve(stream, stopping.clone()));
     }
     drop(listener);
@@ -156,6 +164,7 @@ struct Client {
     /// The address of the other end.
     peer: IpAddr,
     idle: Duration,
+    unread: UnreadBody,
 }
 
 impl Client {
@@ -186,15 +195,18 @@ impl Client {
         }
         let responding = Responding(Arc::clone(&self.state));
         note_peer(&mut request, self.peer);
+        let request = self.unread.watch(request);
         let response = if self.place.for_probes {
             let mut response = match request.uri().path() {
-                "/health" | "/ready" | "/metrics" => self.routes.call(request.map(Body::new)).await,
+                "/health" | "/ready" | "/metrics" => self.routes.call(request).await,
                 _ => too_many_connections().into_response(),
             };
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             response
         } else {
-            self.routes.call(request.map(Body::new)).await
+            let response = self.routes.call(request).await;
+            self.unread.drain(response.status()).await;
+            response
         };
         Ok(response.map(|body| RespondingBody { body, _responding: responding }))
     }
