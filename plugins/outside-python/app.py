@@ -13,7 +13,7 @@ from componentize_py_types import Err, Ok
 from wit_world import exports
 from wit_world.imports import outgoing_handler
 from wit_world.imports.streams import StreamError_Closed
-from wit_world.imports.wasi_http_types import Fields, OutgoingBody, OutgoingRequest, Scheme_Http, Scheme_Https
+from wit_world.imports.wasi_http_types import Fields, Method_Post, OutgoingBody, OutgoingRequest, Scheme_Http, Scheme_Https
 from wit_world.imports.wharf_plugin_types import Failure_Discard, Job
 
 MANIFEST = Path(__file__).with_name("manifest.toml").read_text()
@@ -80,7 +80,10 @@ def exchange(url: str, fields: Fields, body: bytes) -> dict:
     request.set_scheme(Scheme_Https() if parts.scheme == "https" else Scheme_Http())
     request.set_authority(parts.netloc)
     request.set_path_with_query(parts.path + (f"?{parts.query}" if parts.query else ""))
-    outgoing = request.body() if body else None
+    outgoing = None
+    if body:
+        request.set_method(Method_Post())
+        outgoing = request.body()
     try:
         pending = outgoing_handler.handle(request, None)
         if outgoing:

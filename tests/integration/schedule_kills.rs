@@ -30,16 +30,20 @@ END $$;";
 
 struct World {
     postgres: Postgres,
+    /// The table of schedules.
+    table: String,
     hosts: [Host; 2],
 }
 
 impl World {
     fn start() -> World {
         let postgres = Postgres::start(false);
-        let host = || Setup::default().plugin("villain").database(&postgres.address()).start();
+        let address = postgres.address();
+        let host = || Setup::default().plugin("villain").database(&address).start();
         let hosts = [host(), host()];
+        let table = postgres.sql("SELECT oid::regclass FROM pg_class WHERE relname = 'schedules' AND relkind = 'r'");
         postgres.sql(GATE);
-        World { postgres, hosts }
+        World { postgres, table, hosts }
     }
 
     fn client(&self) -> &Client {
@@ -48,7 +52,7 @@ impl World {
 
     /// Lets firings stop at a step, from now on.
     fn set_gate(&self, step: Step) {
-        let table = self.postgres.sql("SELECT oid::regclass FROM pg_class WHERE relname = 'schedules' AND relkind = 'r'");
+        let table = &self.table;
         let deferred = match step {
             Step::Written => "NOT DEFERRABLE",
             Step::Committing | Step::Committed => "DEFERRABLE INITIALLY DEFERRED",

@@ -212,7 +212,7 @@ impl Sending {
             let before = host.metric(&name).unwrap_or(0.0);
             let job = self.send(&host, &url, header, body);
             assert_eq!(job["state"], "succeeded", "{url}: {job}");
-            assert_eq!(host.metric(&name), Some(before + 1.0), "{url}");
+            assert_eq!(host.metric(&name), Some(before + 1.0), "{part}: {url}");
         }
         for server in [&world.other, &world.plain] {
             assert!(server.seen().contains("authorization: Bearer wharf_secret_stripe_"), "{}", server.seen());
@@ -351,7 +351,7 @@ fn bad_secrets_are_told_with_their_place_and_none_of_their_text() {
         ("[secrets.stripe]\nfrom = \"file:none\"\nhosts = [\"a.example\"]", "wharf.toml:2:8: `secrets.stripe.from`: could not read none"),
         ("[secrets.stripe]\nfrom = \"file:.\"\nhosts = [\"a.example\"]", "`secrets.stripe.from`: could not read .: it is not a file"),
         ("[secrets.stripe]\nfrom = \"env:NO_SUCH\"\nhosts = [\"a.example\"]", "`secrets.stripe.from`: the environment variable NO_SUCH is not set"),
-        ("[plugins.words]\nsecrets = [\"strpe\"]", "wharf.toml:5:11: `plugins.words.secrets`: there is no `[secrets.strpe]`; did you mean `stripe`?"),
+        ("[plugins.words]\nsecrets = [\"strpe\"]", "wharf.toml:5:11: `plugins.words.secrets`: unknown secret `strpe`; did you mean `stripe`?"),
         ("[plugins.words]\nsecrets = \"sk_live_7f3a\"", "expected a list of names of secrets"),
         ("[plugins.words]\nsecrets = [\"sk_live_7f3a\"]", "invalid name of a secret"),
         ("[plugins.words]\nsecrets = [\"stripe\"]\nenv = { WHARF_SECRET_STRIPE = \"x\" }", "`env` sets WHARF_SECRET_STRIPE"),

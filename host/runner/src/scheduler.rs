@@ -54,7 +54,7 @@ pub(crate) struct Scheduler {
 /// The last look at the schedules.
 #[derive(Clone, Copy)]
 struct LastLook {
-    /// What the store's clock showed.
+    /// The moment of the look, by the store's clock.
     now: Timestamp,
     /// When schedules of a clock that was ahead were looked for last.
     rewound: Instant,

@@ -89,7 +89,7 @@ mod http {
     use wasip2::{
         http::{
             outgoing_handler::handle,
-            types::{Fields, IncomingResponse, OutgoingBody, OutgoingRequest, Scheme},
+            types::{Fields, IncomingResponse, Method, OutgoingBody, OutgoingRequest, Scheme},
         },
         io::streams::StreamError,
     };
@@ -186,7 +186,12 @@ mod http {
             .map_err(|()| "the path was refused")?;
         let body = match text {
             "" => None,
-            _ => Some(request.body().map_err(|()| "the body was taken before")?),
+            _ => {
+                request
+                    .set_method(&Method::Post)
+                    .map_err(|()| "the method was refused")?;
+                Some(request.body().map_err(|()| "the body was taken before")?)
+            }
         };
         let pending = handle(request, None).map_err(|e| format!("{e:?}"))?;
         if let Some(body) = body {

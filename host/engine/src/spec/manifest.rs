@@ -336,10 +336,10 @@ mod tests {
         let nightly = &manifest.schedules["nightly"];
         assert_eq!((nightly.payload.0.as_str(), nightly.cron.as_deref()), (r#"{"at":"2026-01-31","days":1}"#, Some("0 3 * * *")));
         for (text, expected) in [
-            ("task = 'other'\nevery = '1h'", "manifest: schedules.nightly: `other` is no task of `report`"),
+            ("task = 'other'\nevery = '1h'", "manifest: schedules.nightly: unknown task `other`"),
             ("task = 'build'", "expected either `cron` or `every`"),
             ("task = 'build'\nevery = '1h'\ncron = '0 3 * * *'", "expected either `cron` or `every`"),
-            ("task = 'build'\nevery = '1h'\npayload = nan", "JSON has no number such as nan"),
+            ("task = 'build'\nevery = '1h'\npayload = nan", "expected a finite number, got nan"),
             ("task = 'build'\nevry = '1h'", "unknown key `evry`"),
         ] {
             let problems = read(text).unwrap_err();

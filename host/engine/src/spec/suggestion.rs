@@ -52,7 +52,7 @@ impl Default for JsonText {
 impl<'de> Deserialize<'de> for JsonText {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<JsonText, D::Error> {
         let value = json(toml::Value::deserialize(from)?)
-            .ok_or_else(|| de::Error::custom("invalid payload: JSON has no number such as nan or inf"))?;
+            .ok_or_else(|| de::Error::custom("invalid payload: expected a finite number, got nan or inf"))?;
         Ok(JsonText(value.to_string()))
     }
 }
@@ -90,7 +90,7 @@ pub(crate) fn check<'s>(
             problem(error.to_string());
         }
         if !is_task(&suggestion.task) {
-            problem(format!("`{}` is no task of `{plugin}`; name one without the name of the plugin", suggestion.task));
+            problem(format!("unknown task `{}`; name a task of `{plugin}`, without the name of the plugin", suggestion.task));
         }
         if suggestion.cron.is_some() == suggestion.every.is_some() {
             problem("expected either `cron` or `every`".to_owned());

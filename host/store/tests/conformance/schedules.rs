@@ -15,7 +15,6 @@ use wharf_core::schedule::{
     TickOutcome, Timing, tick_token,
 };
 use wharf_core::tick::JobTick;
-use wharf_core::time::Timestamp;
 use wharf_store::{ActFilter, ScheduleFired, ScheduleWrite, ScheduleWritten};
 
 use crate::server::shared_address;
@@ -307,11 +306,11 @@ fn every_attempt_of_a_job_has_its_tick_and_other_jobs_have_none() {
         let job = decided.ticks[0].job.clone().unwrap();
         decided.ticks[0].job = Ok(scheduled.job_of_tick(job, expected));
         let id = job_of(&fire(&stage, decided).await.unwrap());
-        for _ in 0..2 {
+        for retry in [Some(Duration::ZERO), None] {
             let leased = stage.claim_one().await;
             assert_eq!(leased.tick.as_deref(), Some(&expected));
             assert_eq!(stage.store.job_summary(id).await.unwrap().unwrap().tick.as_deref(), Some(&expected));
-            stage.record(id, failed(leased.lease.attempt, Some(Duration::ZERO))).await.unwrap();
+            stage.record(id, failed(leased.lease.attempt, retry)).await.unwrap();
         }
         stage.add(LIST, "other").await;
         assert_eq!(stage.claim_one().await.tick, None);
@@ -494,6 +493,17 @@ async fn history(stage: &Stage, seed: u64) -> String {
         match random.u32(0..6) {
             0..=2 if stored.next_at.is_some() => {
                 let mut decided = firing(stage, &stored);
+                if random.bool() {
+                    // Two ticks are caught up together.
+                    let later = Schedule { next_at: decided.next_at, ..stored.clone() };
+                    let second = firing(stage, &later);
+                    decided.ticks.extend(second.ticks);
+                    decided.next_at = second.next_at;
+                }
+                if random.u32(0..4) == 0 {
+                    let last = decided.ticks[0].tick.unwrap() - MINUTE;
+                    decided.missed = Some((random.u64(1..4), last, TickOutcome::Missed));
+                }
                 decided.held = random.bool();
                 decided.version -= u64::from(random.u32(0..8) == 0);
                 let fired = fire(stage, decided).await;
@@ -530,13 +540,17 @@ async fn history(stage: &Stage, seed: u64) -> String {
             _ => stage.pass(SECOND),
         }
     }
-    let all: Vec<(u64, u64, u64, Option<Timestamp>)> = stage
+    let all: Vec<_> = stage
         .store
         .schedules(None, None, 10)
         .await
         .unwrap()
         .iter()
-        .map(|schedule| (schedule.fired, schedule.skipped, schedule.version, schedule.next_at))
+        .map(|schedule| {
+            let counts = [schedule.fired, schedule.missed, schedule.skipped, schedule.version];
+            let recent: Vec<_> = schedule.recent.iter().map(|tick| (tick.tick, tick.count, tick.outcome)).collect();
+            (counts, schedule.next_at, schedule.last_tick, schedule.open.len(), recent)
+        })
         .collect();
     format!("{text}{all:?}")
 }

@@ -5,6 +5,10 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
+/// The longest value that is looked for encoded twice, in bytes: what logs in to something is shorter, and tokens, which may be longer,
+/// are sent as they are.
+const TWICE_BYTES_MAX: usize = 512;
+
 /// One form of a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Form {
@@ -33,6 +37,10 @@ pub(super) fn forms(value: &str) -> Vec<Form> {
         texts.into_iter().map(|text| Form { bytes: text.into_bytes(), is_base64: false }).collect();
     for encoded in in_base64(bytes) {
         // Basic authentication encodes the value, and a server may encode what it was sent once more.
+        if bytes.len() > TWICE_BYTES_MAX {
+            forms.push(Form { bytes: encoded, is_base64: true });
+            continue;
+        }
         forms.extend(in_base64(&encoded).map(|bytes| Form { bytes, is_base64: true }));
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
         let texts = [false, true].map(|upper| [hex(&encoded, upper), percent(&encoded, upper, |_| false)]);

@@ -17,7 +17,7 @@ pub(crate) struct MaskedBody<B> {
     inner: B,
     mask: Arc<Mask>,
     scan: Scan,
-    /// What comes after what was held back.
+    /// The trailers, while bytes that were held back go before them.
     next: Option<Frame<Bytes>>,
     is_ended: bool,
     on_end: Option<OnEnd>,

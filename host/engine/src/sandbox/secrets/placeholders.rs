@@ -18,7 +18,7 @@ use crate::spec::secret::{SecretGrant, SecretGrants};
 const PREFIX: &str = "wharf_secret_";
 /// Random bytes of a placeholder.
 const RANDOM_BYTES: usize = 16;
-/// What programs send, with or without padding.
+/// Base64 as programs send it, with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -82,7 +82,7 @@ impl Placeholders {
         let mut all = Vec::new();
         for grant in secrets.iter() {
             let mut bytes = [0; RANDOM_BYTES];
-            random.fill(&mut bytes).map_err(|_| "the machine has no random numbers for a placeholder".to_owned())?;
+            random.fill(&mut bytes).map_err(|_| "could not get random numbers for a placeholder".to_owned())?;
             let mut text = format!("{PREFIX}{}_", grant.name);
             for byte in bytes {
                 // Writing to a string does not fail.
