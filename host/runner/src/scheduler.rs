@@ -141,7 +141,11 @@ impl Scheduler {
         let is_shared = self.store.messages().is_some();
         let rewound = match *last_look {
             // The host whose clock was ahead may be gone, and this one have seen nothing of it.
-            Some(LastLook { now: last, rewound }) if now + SET_BACK >= last && !(is_shared && rewound.elapsed() >= IDLE_INTERVAL) => rewound,
+            Some(LastLook { now: last, rewound })
+                if now + SET_BACK >= last && !(is_shared && rewound.elapsed() >= IDLE_INTERVAL) =>
+            {
+                rewound
+            }
             _ => {
                 self.rewind().await?;
                 Instant::now()

@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::tick::JobTick;
 use crate::author::Author;
 use crate::job::{JobStatus, Lineage, NewJob, State};
 use crate::key::Lane;
 use crate::lease::Lease;
 use crate::limits::OnConflict;
+use crate::tick::JobTick;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const NOON: Timestamp = Timestamp::from_millis(1_700_000_400_000);
@@ -23,7 +23,7 @@ fn every(interval: Duration) -> ScheduleSpec {
         overlap: OverlapPolicy::Allow,
         spread: Duration::ZERO,
         pause_after: None,
-            tick_as: None,
+        tick_as: None,
     }
 }
 
@@ -420,7 +420,8 @@ fn files_add_change_and_retire_and_never_undo_what_is_newer() {
 #[test]
 fn a_tick_tells_the_one_before_and_how_many_were_missed() {
     let at = |minutes: u64| NOON + Duration::from_secs(60 * minutes);
-    let record = |minutes, count, outcome| TickRecord { tick: at(minutes), count, outcome, job: None, reason: String::new() };
+    let record =
+        |minutes, count, outcome| TickRecord { tick: at(minutes), count, outcome, job: None, reason: String::new() };
     let ticks = |schedule: &Schedule, fire: &[u64], missed| {
         let due = DueTicks { fire: fire.iter().map(|minutes| at(*minutes)).collect(), missed, ..DueTicks::default() };
         schedule.job_ticks(&due)

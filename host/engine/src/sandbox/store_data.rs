@@ -202,8 +202,7 @@ impl Sandbox {
 
 /// Returns the variables by which a program knows the tick of its job.
 fn tick_variables(tick: &JobTick) -> Vec<(&'static str, String)> {
-    let mut variables =
-        vec![("WHARF_TICK", tick_text(tick.tick)), ("WHARF_TICKS_MISSED", tick.missed.to_string())];
+    let mut variables = vec![("WHARF_TICK", tick_text(tick.tick)), ("WHARF_TICKS_MISSED", tick.missed.to_string())];
     variables.extend(tick.previous.map(|previous| ("WHARF_PREVIOUS_TICK", tick_text(previous))));
     variables
 }

@@ -332,9 +332,14 @@ mod tests {
             let text = format!("name = 'report'\nversion = '1'\n[tasks.build]\n[schedules.nightly]\n{text}");
             Manifest::read(&id, &text, &PluginSettings::default())
         };
-        let manifest = read("task = 'build'\ncron = '0 3 * * *'\npayload = { days = 1, at = 2026-01-31 }\ntick-as = '/tick'").unwrap();
+        let manifest =
+            read("task = 'build'\ncron = '0 3 * * *'\npayload = { days = 1, at = 2026-01-31 }\ntick-as = '/tick'")
+                .unwrap();
         let nightly = &manifest.schedules["nightly"];
-        assert_eq!((nightly.payload.0.as_str(), nightly.cron.as_deref()), (r#"{"at":"2026-01-31","days":1}"#, Some("0 3 * * *")));
+        assert_eq!(
+            (nightly.payload.0.as_str(), nightly.cron.as_deref()),
+            (r#"{"at":"2026-01-31","days":1}"#, Some("0 3 * * *"))
+        );
         for (text, expected) in [
             ("task = 'other'\nevery = '1h'", "manifest: schedules.nightly: unknown task `other`"),
             ("task = 'build'", "expected either `cron` or `every`"),

@@ -69,9 +69,9 @@ impl FromStr for SecretHost {
 
     fn from_str(text: &str) -> Result<SecretHost, String> {
         let place = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
-        let grant: HttpGrant = place
-            .parse()
-            .map_err(|_| "invalid host: expected one such as \"api.example.com\" or \"api.example.com:8443\"".to_owned())?;
+        let grant: HttpGrant = place.parse().map_err(|_| {
+            "invalid host: expected one such as \"api.example.com\" or \"api.example.com:8443\"".to_owned()
+        })?;
         if grant.is_tls() {
             Ok(SecretHost(grant))
         } else {
@@ -193,7 +193,8 @@ impl SecretGrants {
     /// Returns true if `new` lacks one of these secrets, or one of its hosts. Another value is no less.
     pub(crate) fn has_more_than(&self, new: &SecretGrants) -> bool {
         let has_hosts = |old: &SecretGrant, new: &SecretGrant| {
-            let hosts = |grant: &SecretGrant| grant.secret.as_ref().map(|secret| secret.hosts.clone()).unwrap_or_default();
+            let hosts =
+                |grant: &SecretGrant| grant.secret.as_ref().map(|secret| secret.hosts.clone()).unwrap_or_default();
             let new = hosts(new);
             hosts(old).iter().all(|old| new.iter().any(|new| new.0.covers(&old.0)))
         };
@@ -269,7 +270,10 @@ mod tests {
         assert_eq!("stripe-live".parse::<SecretName>().unwrap().variable(), "WHARF_SECRET_STRIPE_LIVE");
         for name in ["", "Stripe", "a_b", "1a", "-a", "a b", "sk_live_key", &"a".repeat(65)] {
             let error = name.parse::<SecretName>().unwrap_err();
-            assert!(error.starts_with("invalid name of a secret") && (name.len() < 3 || !error.contains(name)), "{error}");
+            assert!(
+                error.starts_with("invalid name of a secret") && (name.len() < 3 || !error.contains(name)),
+                "{error}"
+            );
         }
         let host = |text: &str| text.parse::<SecretHost>();
         assert!(host("api.stripe.com").unwrap().is_for(true, "API.stripe.com.", 443));

@@ -90,7 +90,10 @@ pub(crate) fn check<'s>(
             problem(error.to_string());
         }
         if !is_task(&suggestion.task) {
-            problem(format!("unknown task `{}`; name a task of `{plugin}`, without the name of the plugin", suggestion.task));
+            problem(format!(
+                "unknown task `{}`; name a task of `{plugin}`, without the name of the plugin",
+                suggestion.task
+            ));
         }
         if suggestion.cron.is_some() == suggestion.every.is_some() {
             problem("expected either `cron` or `every`".to_owned());

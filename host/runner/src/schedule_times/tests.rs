@@ -221,7 +221,7 @@ fn the_next_moments_say_how_the_clock_touches_them() {
         overlap: Default::default(),
         spread: Duration::ZERO,
         pause_after: None,
-            tick_as: None,
+        tick_as: None,
     };
     let mut schedule = Schedule::new("nightly".parse().unwrap(), spec, at("2026-03-27T12:00:00Z"));
     let timing = schedule.spec.timing.clone();

@@ -155,7 +155,7 @@ async fn a_schedule_stays_due_while_the_queue_is_full() {
         overlap: OverlapPolicy::Allow,
         spread: Duration::ZERO,
         pause_after: None,
-            tick_as: None,
+        tick_as: None,
     };
     let id: ScheduleId = "tick".parse().unwrap();
     let (first, _) = running.host.put_schedule(id.clone(), spec, Author::anyone()).await.unwrap();

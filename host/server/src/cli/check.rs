@@ -114,7 +114,9 @@ fn report(file: &Path, checked: &CheckReport) -> String {
                     .map(|task| format!("  task {}", task_text(&TaskDocument::from(task)).replace('\n', "\n  "))),
             );
             let suggestions = suggested(plugin);
-            lines.extend(suggestions.iter().map(|one| format!("  schedule {}", suggestion_text(plugin.id.as_str(), one))));
+            lines.extend(
+                suggestions.iter().map(|one| format!("  schedule {}", suggestion_text(plugin.id.as_str(), one))),
+            );
         }
         None => {
             lines.push(format!("{}: would be refused", file.display()));

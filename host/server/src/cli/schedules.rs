@@ -153,7 +153,9 @@ fn accept(client: &Client, suggestion: &str, id: Option<String>, json: bool) -> 
     let Some(suggested) = schedules.iter().find(|suggested| suggested.name == name) else {
         let names: Vec<&str> = schedules.iter().map(|suggested| suggested.name.as_str()).collect();
         let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        return Err(CliError::usage(format!("plugin `{plugin}` suggests no schedule `{name}`; it suggests {known}")).into());
+        return Err(
+            CliError::usage(format!("plugin `{plugin}` suggests no schedule `{name}`; it suggests {known}")).into()
+        );
     };
     let body = serde_json::to_vec(&suggested.definition)?;
     one(client, ("PUT", path(id.as_deref().unwrap_or(name), "")), Some(&body), json)

@@ -19,10 +19,18 @@ pub(super) fn check_grants(plugins: &[PluginSection], secrets: &[SecretSection],
             let (name, variable) = (&grant.name, grant.name.variable());
             if !secrets.iter().any(|secret| secret.name == *name) {
                 let hint = nearest(name.as_str(), secrets.iter().map(|secret| secret.name.as_str()));
-                problems.add(at, format_args!("`{key}`: unknown secret `{name}`{hint}; expected the name of a section `[secrets.NAME]`"));
+                problems.add(
+                    at,
+                    format_args!(
+                        "`{key}`: unknown secret `{name}`{hint}; expected the name of a section `[secrets.NAME]`"
+                    ),
+                );
             }
             if section.settings.env.contains_key(&variable) || section.has_outside_env(&variable) {
-                problems.add(at, format_args!("`{key}`: `env` sets {variable}, which is that of the secret `{name}`; leave one out"));
+                problems.add(
+                    at,
+                    format_args!("`{key}`: `env` sets {variable}, which is that of the secret `{name}`; leave one out"),
+                );
             }
         }
     }

@@ -78,7 +78,8 @@ pub(super) fn section(
         if !["from", "hosts"].contains(&key_name) {
             is_sound = false;
             let hint = match key_name {
-                "value" => "; a value never stands in the file: write `from = \"file:PATH\"` or `from = \"env:NAME\"`".to_owned(),
+                "value" => "; a value never stands in the file: write `from = \"file:PATH\"` or `from = \"env:NAME\"`"
+                    .to_owned(),
                 _ => nearest(key_name, ["from", "hosts"]),
             };
             problems.add(&place(key.span().start), format_args!("`secrets.{name}`: unknown key `{key_name}`{hint}"));
@@ -92,7 +93,9 @@ pub(super) fn section(
         Some(from) => {
             let at = place(from.span().start);
             let source = match from.get_ref() {
-                DeValue::String(text) => Source::parse(text).map(|source| (source, at.clone(), text.as_ref().to_owned())),
+                DeValue::String(text) => {
+                    Source::parse(text).map(|source| (source, at.clone(), text.as_ref().to_owned()))
+                }
                 _ => None,
             };
             if source.is_none() {

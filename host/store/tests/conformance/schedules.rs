@@ -38,7 +38,7 @@ fn spec() -> ScheduleSpec {
         overlap: OverlapPolicy::Allow,
         spread: Duration::ZERO,
         pause_after: None,
-            tick_as: None,
+        tick_as: None,
     }
 }
 

@@ -37,15 +37,20 @@ impl GrantedRequest {
 
     /// Returns what tells and counts that a placeholder goes out as it is.
     fn on_stray(&self) -> impl Fn(usize, Part) + Send + 'static {
-        let (log, host_calls, placeholders) = (self.log.clone(), Arc::clone(&self.host_calls), self.placeholders.clone());
+        let (log, host_calls, placeholders) =
+            (self.log.clone(), Arc::clone(&self.host_calls), self.placeholders.clone());
         let (host, may_have) = (self.host.clone(), placeholders.as_ref().map(|all| all.is_for(self.destination())));
         move |at, part| {
             let Some(grant) = placeholders.as_ref().and_then(|all| all.grant(at)) else { return };
             let name = &grant.name;
             let why = match (part, grant.missing()) {
                 (Part::Header, Some(missing)) => format!("this host does not have the value: {missing}"),
-                (Part::Header, None) if may_have == Some(true) => "the value is for other hosts, or the name of a header has it".to_owned(),
-                (Part::Header, None) => format!("the value is sent over https only, and only to the `hosts` of [secrets.{name}]"),
+                (Part::Header, None) if may_have == Some(true) => {
+                    "the value is for other hosts, or the name of a header has it".to_owned()
+                }
+                (Part::Header, None) => {
+                    format!("the value is sent over https only, and only to the `hosts` of [secrets.{name}]")
+                }
                 (Part::Url | Part::Body, _) => "values are put into headers only".to_owned(),
             };
             log.host_line(&format!(
@@ -73,7 +78,8 @@ impl GrantedRequest {
         if placeholders.is_for(self.destination()) {
             let is_coded = |name: HeaderName, plain: &str| {
                 let values = response.headers().get_all(name);
-                let is_plain = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(plain.as_bytes());
+                let is_plain =
+                    |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(plain.as_bytes());
                 values.iter().any(|value| !is_plain(value))
             };
             if is_coded(CONTENT_ENCODING, "identity") {
@@ -101,7 +107,10 @@ impl GrantedRequest {
         move |found| {
             for (_, at) in found.iter().enumerate().filter(|(place, at)| !found[..*place].contains(at)) {
                 if let Some(grant) = placeholders.as_ref().and_then(|all| all.grant(*at)) {
-                    log.host_line(&format!("wharf: a response of {host} had the secret `{}`: it was masked", grant.name));
+                    log.host_line(&format!(
+                        "wharf: a response of {host} had the secret `{}`: it was masked",
+                        grant.name
+                    ));
                 }
             }
         }

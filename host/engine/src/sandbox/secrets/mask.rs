@@ -235,9 +235,9 @@ mod tests {
             let text: String = (0..30).map(|_| pieces[random.usize(..pieces.len())]).collect();
             let lengths: Vec<usize> = (0..5).map(|_| random.usize(1..20)).collect();
             let split = masked(&mask, text.as_bytes(), &lengths);
-            let expected = [VALUE, "another-value"].iter().fold(text.clone(), |text, value| {
-                text.replace(value, &"*".repeat(value.len()))
-            });
+            let expected = [VALUE, "another-value"]
+                .iter()
+                .fold(text.clone(), |text, value| text.replace(value, &"*".repeat(value.len())));
             assert_eq!(String::from_utf8(split).unwrap(), expected, "seed {seed}: {text} in {lengths:?}");
         }
     }

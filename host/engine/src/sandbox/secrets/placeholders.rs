@@ -134,9 +134,9 @@ impl Placeholders {
                 continue;
             };
             let replaced = match basic(text) {
-                Some((scheme, decoded)) if decoded.contains(PREFIX) => {
-                    self.replaced(&decoded, to, &mut strays, &mut put).map(|text| format!("{scheme} {}", BASE64.encode(text)))
-                }
+                Some((scheme, decoded)) if decoded.contains(PREFIX) => self
+                    .replaced(&decoded, to, &mut strays, &mut put)
+                    .map(|text| format!("{scheme} {}", BASE64.encode(text))),
                 _ if text.contains(PREFIX) => self.replaced(text, to, &mut strays, &mut put),
                 _ => None,
             };
@@ -268,11 +268,18 @@ mod tests {
             (Destination { host: "api.stripe.com.evil.example", ..HERE }, "a longer name"),
             (Destination { port: 8443, ..HERE }, "another port"),
         ] {
-            assert_eq!(sent(&[("authorization", &bearer)], to), (vec![bearer.clone()], vec![(0, Part::Header)]), "{why}");
+            assert_eq!(
+                sent(&[("authorization", &bearer)], to),
+                (vec![bearer.clone()], vec![(0, Part::Header)]),
+                "{why}"
+            );
         }
         // Each goes to its own hosts, and one without a value nowhere.
         let (values, strays) = sent(&[("x-a", other), ("x-b", absent)], HERE);
-        assert_eq!((values, strays), (vec![other.to_owned(), absent.to_owned()], vec![(1, Part::Header), (2, Part::Header)]));
+        assert_eq!(
+            (values, strays),
+            (vec![other.to_owned(), absent.to_owned()], vec![(1, Part::Header), (2, Part::Header)])
+        );
         // In a name of a header it stays.
         assert_eq!(sent(&[(stripe, "1")], HERE), (vec!["1".to_owned()], vec![(0, Part::Header)]));
         let uri: Uri = format!("https://api.stripe.com/a?key={stripe}").parse().unwrap();

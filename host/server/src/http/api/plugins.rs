@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wharf_core::ids::PluginId;
 use wharf_core::kv;
-use wharf_engine::{Plugin, Task};
 use wharf_engine::spec::sources;
+use wharf_engine::{Plugin, Task};
 use wharf_runner::{Catalog, Loaded, Refused};
 
 use super::moment::Moment;
