@@ -11,7 +11,6 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
-use wharf_core::bounds;
 use wharf_core::hold::{Hold, HoldScope, HoldTable, NewHold};
 use wharf_core::time::Timestamp;
 
@@ -46,7 +45,7 @@ impl PostgresLedger<'_> {
             earlier = found.first().map(read_hold).transpose()?;
         }
         let Some(hold) = new.set_over(earlier.as_ref(), self.now) else { return Ok(earlier) };
-        let (scope, max) = (hold.scope.to_string(), i64::from(bounds::HOLDS_MAX));
+        let (scope, max) = (hold.scope.to_string(), i64::from(new.others_max()));
         let text = "INSERT INTO $schema.holds (scope, until_at, reason, held_by, held_at) SELECT $1, $2, $3, $4, $5
                     WHERE (SELECT count(*) FROM (SELECT FROM $schema.holds WHERE scope <> $1 LIMIT $6) AS others) < $6
                     ON CONFLICT (scope) DO UPDATE SET until_at = excluded.until_at, reason = excluded.reason,

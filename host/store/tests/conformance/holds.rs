@@ -353,3 +353,21 @@ fn a_hold_of_one_host_holds_the_claims_of_another() {
         assert_eq!(ids(&stage.claim(9).await), [count]);
     });
 }
+
+#[test]
+fn a_plugin_lengthens_an_operators_hold_and_leaves_the_operators_words() {
+    on_every_store(|stage| async move {
+        let hold = |by, length: u32, reason: &str| NewHold {
+            scope: "key:acme".parse().unwrap(),
+            length: Some(HoldLength::For(length * SECOND)),
+            reason: reason.parse().unwrap(),
+            by,
+        };
+        stage.store.set_hold(hold(Author::token("ann"), 10, "fraud")).await.unwrap().unwrap();
+        let plugin = Author::plugin(&"pay".parse().unwrap());
+        let longer = stage.store.set_hold(hold(plugin, 60, "429")).await.unwrap().unwrap();
+        assert_eq!((longer.by.as_deref(), longer.reason.as_str()), (Some("ann"), "fraud"));
+        assert_eq!(longer.until, Some(stage.clock_in(60)));
+        assert_eq!(stage.store.holds(None, 10).await.unwrap().holds, [longer]);
+    });
+}
