@@ -122,8 +122,8 @@ impl OperationDriver {
                 }
                 // While the queue of a plugin is full, the operation waits, as every client does, and says for what.
                 Err(full) => {
-                    let reason =
-                        format!("it waits: as many jobs of plugin `{}` wait as may ({})", full.plugin, full.max);
+                    // Without numbers: hosts with different bounds say so alike.
+                    let reason = format!("it waits: as many jobs of plugin `{}` wait as may", full.plugin);
                     self.wait_for(operation, reason).await?;
                     return Ok(false);
                 }
