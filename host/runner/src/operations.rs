@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_too_long_in_full_is_refused_before_the_start() {
-        let ids: Vec<String> = (1..1168_u64).map(|id| JobId::from_number(id).unwrap().to_string()).collect();
+        let ids: Vec<String> = (1..=1169_u64).map(|id| JobId::from_number(id).unwrap().to_string()).collect();
         let text = format!("id:{}", ids.join(","));
         assert!(text.len() <= bounds::FILTER_BYTES_MAX);
         let Err(OperationError::Invalid(said)) = request(&text).checked_query() else { panic!("it was taken") };
