@@ -208,9 +208,9 @@ fn every_plugin_has_its_test() {
         pub(super) use crate::outside as outside_go;
         pub(super) use crate::outside as outside_js;
         pub(super) use crate::outside as outside_python;
-        pub(super) use crate::secret_headers as outside_web;
         pub(super) use crate::photo as thumbnail;
         pub(super) use crate::retries as villain;
+        pub(super) use crate::secret_headers as outside_web;
         // These belong to the engine's own tests and benches, in host/engine.
         pub(super) mod functions_contract {}
         pub(super) mod villain_http {}

@@ -84,6 +84,14 @@ fn a_trial_halts_when_a_job_fails_and_goes_on_when_all_succeed() {
     let reason = halted["reason"].as_str().expect("a reason");
     assert!(reason.contains(&bad[3]) || reason.contains(&bad[2]), "{reason}");
 
+    // A trial of more jobs than there are is about all of them.
+    let all = start(client, &json!({ "act": "retry", "where": "text:unreachable", "try": 9 }));
+    let all = ended(client, &all);
+    assert_eq!((&all["state"], &all["changed"]), (&json!("halted"), &json!(4)), "{all}");
+    let acts = client.get("/v1/audit?act=operation-ended").ok();
+    let counts: Vec<&Value> = acts["acts"].as_array().expect("a list").iter().map(|act| &act["count"]).collect();
+    assert_eq!(counts, [&json!(4), &json!(2)], "{acts}");
+
     let good: Vec<String> = (0..4)
         .map(|_| {
             host.enqueue_with(
@@ -125,6 +133,30 @@ fn more_jobs_are_retried_than_may_wait_at_once() {
 }
 
 #[test]
+fn an_operation_says_which_full_queue_it_waits_for() {
+    let host = Setup::default().plugin("villain").settings("[jobs]\nwaiting-max = 1").start();
+    let client = host.client();
+    let jobs = cancelled_jobs(&host, "held", 2);
+    client.post("/v1/holds", &json!({ "key": "held" })).ok();
+    let id = start(client, &json!({ "act": "retry", "where": "key:held" }));
+    let waiting = eventually("it says what it waits for", || {
+        let operation = show(client, &id);
+        operation["reason"].is_string().then_some(operation)
+    });
+    assert_eq!((&waiting["state"], &waiting["changed"]), (&json!("running"), &json!(1)), "{waiting}");
+    let reason = waiting["reason"].as_str().expect("a reason");
+    assert!(reason.contains("plugin `villain`"), "{reason}");
+    client.delete("/v1/holds?key=held");
+    let done = ended(client, &id);
+    assert_eq!(
+        (&done["state"], &done["changed"], done["reason"].as_str()),
+        (&json!("done"), &json!(2), None),
+        "{done}"
+    );
+    jobs.iter().for_each(|id| assert_eq!(host.finished(id)["state"], "succeeded"));
+}
+
+#[test]
 fn the_jobs_of_a_trial_start_at_once_however_long_the_others_are_spread() {
     let host = Setup::default().plugin("villain").start();
     let jobs = cancelled_jobs(&host, "few", 2);
@@ -147,6 +179,7 @@ fn an_operation_is_refused_listed_and_cancelled() {
         (json!({ "act": "retry", "where": "key:a", "spread": "8d" }), "at most 7d"),
         (json!({ "act": "explode", "where": "key:a" }), "unknown variant `explode`"),
         (json!({ "act": "retry", "where": "kye:a" }), "did you mean `key`?"),
+        (json!({ "act": "retry", "where": "text:\"a\0\"" }), "U+0000 is not allowed"),
     ] {
         let reply = client.post("/v1/operations", &operation);
         let detail = reply.json()["detail"].as_str().expect("a detail").to_owned();
@@ -168,6 +201,7 @@ fn an_operation_is_refused_listed_and_cancelled() {
     client.post(&format!("/v1/jobs/{later}/cancel"), &Value::Null).ok();
     let id = start(client, &operation);
     eventually("one is tried", || (show(client, &id)["changed"] == 1).then_some(()));
+    assert_eq!(start(client, &operation), id, "a request that is sent twice begins one operation");
     let listed = host.cli(&["operation", "list"]).output().expect("the command runs");
     let listed = String::from_utf8(listed.stdout).expect("text");
     assert!(listed.contains(&id) && listed.contains("trying"), "{listed}");

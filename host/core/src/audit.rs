@@ -73,6 +73,8 @@ act_kinds! {
     OperationStarted = "operation-started",
     /// A bulk operation was cancelled before it had gone through all jobs.
     OperationCancelled = "operation-cancelled",
+    /// A bulk operation has ended: it has gone through all jobs, or was halted.
+    OperationEnded = "operation-ended",
     /// A schedule was created, or got another definition.
     ScheduleSet = "schedule-set",
     /// A schedule was deleted.
@@ -114,12 +116,15 @@ impl NewAct {
 
     /// Returns the act of an operator who caused this event; `None` for an event that no operator causes.
     pub fn of_event(author: Author, job: JobId, event: &Event) -> Option<NewAct> {
-        let kind = match event {
-            Event::CancelRequested => ActKind::JobCancel,
-            Event::RetryRequested { .. } => ActKind::JobRetry,
+        let (kind, detail) = match event {
+            Event::CancelRequested => (ActKind::JobCancel, String::new()),
+            Event::RetryRequested { attempts, .. } if *attempts > 1 => {
+                (ActKind::JobRetry, format!("{attempts} attempts"))
+            }
+            Event::RetryRequested { .. } => (ActKind::JobRetry, String::new()),
             _ => return None,
         };
-        Some(NewAct::new(author, kind, &job.to_string(), "", 1))
+        Some(NewAct::new(author, kind, &job.to_string(), &detail, 1))
     }
 
     /// Returns the act of an operator who set an override, or removed it if it has no limits.
@@ -174,6 +179,18 @@ impl NewAct {
     pub fn of_drain(author: Author, (node, name): (NodeId, &str), drained: bool) -> NewAct {
         let kind = if drained { ActKind::NodeDrained } else { ActKind::NodeResumed };
         NewAct::new(author, kind, name, &format!("node {node}"), 1)
+    }
+
+    /// Returns the act that says what an operation has changed which its last step ended; `None` if the operation has not ended. The author
+    /// is who started it.
+    pub fn of_ended_operation(operation: &BulkOperation) -> Option<NewAct> {
+        if !operation.state.is_final() {
+            return None;
+        }
+        let author = Author::from_parts(operation.author.as_deref(), None);
+        let (act, filter) = (operation.act_text(), &operation.filter);
+        let detail = format!("{}, {} skipped: {act} where {filter}", operation.state.as_str(), operation.skipped);
+        Some(NewAct::new(author, ActKind::OperationEnded, &operation.id.to_string(), &detail, operation.changed))
     }
 
     /// Returns an act about this schedule.
@@ -290,6 +307,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::bulk::{BulkAct, NewOperation, OperationState};
+    use crate::find::JobQuery;
     use crate::hold::{HoldLength, NewHold};
 
     const NOW: Timestamp = Timestamp::from_millis(1_000);
@@ -314,8 +333,30 @@ mod tests {
         assert_eq!(kind(Event::CancelRequested), Some(ActKind::JobCancel));
         assert_eq!(kind(Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }), Some(ActKind::JobRetry));
         assert_eq!(kind(Event::Replaced), None);
+        let retry = |attempts| NewAct::of_event(ann(), job, &Event::RetryRequested { delay: Duration::ZERO, attempts });
+        assert_eq!([1, 50].map(|attempts| retry(attempts).unwrap().detail().to_owned()), ["", "50 attempts"]);
         let act = NewAct::of_event(ann(), job, &Event::CancelRequested).unwrap();
         assert_eq!((act.target(), act.count(), act.author()), (job.to_string().as_str(), 1, &ann()));
+    }
+
+    #[test]
+    fn an_operation_that_has_ended_says_what_it_changed() {
+        let new = NewOperation {
+            id: JobId::from_number(7).unwrap(),
+            act: BulkAct::Delete,
+            query: JobQuery::parse("key:acme", NOW).unwrap(),
+            author: ann(),
+            trial: None,
+            spread: Duration::ZERO,
+            attempts: 1,
+            priority: 0,
+        };
+        let open = new.started_at(NOW);
+        assert_eq!(NewAct::of_ended_operation(&open), None);
+        let done = BulkOperation { state: OperationState::Done, changed: 1_000_000, skipped: 3, ..open };
+        let act = NewAct::of_ended_operation(&done).unwrap();
+        assert_eq!((act.kind(), act.count(), act.author().name()), (ActKind::OperationEnded, 1_000_000, Some("ann")));
+        assert_eq!(act.detail(), "done, 3 skipped: delete where key:acme");
     }
 
     #[test]

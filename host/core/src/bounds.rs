@@ -77,6 +77,11 @@ pub const GENERATION_PAUSE: Duration = Duration::from_secs(1);
 pub const HOLDS_MAX: u32 = 100_000;
 /// Maximum number of keys that one request holds.
 pub const HOLD_KEYS_MAX: usize = 1000;
+/// Number of holds from which on plugins set no further ones: the rest of `HOLDS_MAX` is for operators.
+pub const HOLDS_WITH_PLUGINS_MAX: u32 = 50_000;
+/// Number of holds from which on operators set none of all, a plugin, a task or a group either: however many keys are held, there is
+/// room for these.
+pub const HOLDS_WITH_WIDE_MAX: u32 = 110_000;
 /// Maximum length in bytes of the reason of a hold.
 pub const HOLD_REASON_BYTES_MAX: usize = 500;
 
@@ -375,6 +380,10 @@ pub const HOLDERS_NAMED: usize = 10;
 pub const WAITING_SORTED_MAX: u32 = 10_000;
 /// Maximum size in bytes of a filter of jobs.
 pub const FILTER_BYTES_MAX: usize = 16 * KIB as usize;
+/// Maximum number of conditions on payloads in a filter: each of them may read the whole payload of each job.
+pub const FILTER_PAYLOAD_CONDITIONS_MAX: usize = 8;
+/// Maximum size in bytes of the text that a filter looks for in reports.
+pub const FILTER_TEXT_BYTES_MAX: usize = 256;
 /// Time after which an answer to a filter ends with the jobs that it has found, and says how far it looked.
 pub const FIND_TIME: Duration = Duration::from_millis(50);
 /// Number of jobs that are looked at whatever time has passed, so that a busy machine does not cut short lists in parts: but for
@@ -406,6 +415,8 @@ pub const OPERATION_STEP_TRIES: u32 = 5;
 pub const TRIAL_JOBS_MAX: u32 = 100;
 /// Time within which the jobs of a trial must succeed, unless its operator sets another.
 pub const TRIAL_WITHIN: Duration = Duration::from_secs(600);
+/// Time for which a preview of a bulk operation counts jobs.
+pub const PREVIEW_TIME: Duration = Duration::from_secs(2);
 /// The longest time over which a bulk operation spreads jobs, and the longest of a trial.
 pub const OPERATION_LENGTH_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Time for which bulk operations that have ended are kept.

@@ -208,11 +208,15 @@ pub struct BulkOperation {
     pub priority: i32,
     /// Number of jobs that it changed.
     pub changed: u64,
-    /// Number of jobs that had moved on when it came to change them.
+    /// Number of jobs that it left out: those that had moved on when it came to change them, and those that met its query by then
+    /// but have ended since it began. Jobs that no longer meet the query when it comes to them are not counted.
     pub skipped: u64,
-    /// Why it was halted.
+    /// Why it was halted; of an operation that has not ended, what it waits for.
     pub reason: Option<String>,
 }
+
+/// The number of a job that no job's ID is below: the cursor of an operation that has gone past all jobs.
+const BEHIND_ALL: u64 = 1;
 
 /// A job that an operation is about to change, as it was when it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,11 +249,13 @@ pub struct OperationStep {
     pub step: u64,
     /// The jobs to change.
     pub targets: Vec<BulkTarget>,
+    /// Number of found jobs that are left out: they meet the query by now, but have ended since the operation began.
+    pub left_out: u64,
     /// The place behind all jobs that were looked at.
     pub cursor: Option<JobId>,
     /// The state that the operation has afterwards.
     pub state: OperationState,
-    /// Why it is halted.
+    /// Why it is halted, or what it waits for.
     pub reason: Option<String>,
 }
 
@@ -258,6 +264,8 @@ impl OperationStep {
     /// the operation, which this step does not end any more.
     pub fn cut(&mut self, from: usize, state: OperationState) {
         self.targets.truncate(from);
+        // The next step finds those again that this one left out behind the cut.
+        self.left_out = 0;
         self.cursor = self.targets.last().map(|target| target.id);
         self.state = state;
     }
@@ -319,20 +327,23 @@ impl BulkOperation {
     /// Returns the step that changes those of the found jobs that the operation is about. `next` is the place behind all that was
     /// looked at; `None` if there are no more jobs.
     pub fn step_on(&self, jobs: &[Job], next: Option<JobId>) -> OperationStep {
-        OperationStep {
-            operation: self.id,
-            step: self.step,
-            targets: jobs.iter().filter(|job| self.includes(job)).map(|job| self.target(job)).collect(),
-            cursor: next,
-            state: if next.is_some() { self.state } else { OperationState::Done },
-            reason: None,
-        }
+        let targets: Vec<BulkTarget> =
+            jobs.iter().filter(|job| self.includes(job)).map(|job| self.target(job)).collect();
+        let left_out = jobs.iter().filter(|job| job.id < self.id && !self.includes(job)).count() as u64;
+        // A trial whose jobs are all that there are has yet to succeed.
+        let is_tried = self.state == OperationState::Trying && !(self.tried.is_empty() && targets.is_empty());
+        let (cursor, state) = match next {
+            Some(next) => (Some(next), self.state),
+            None if is_tried => (JobId::from_number(BEHIND_ALL), self.state),
+            None => (None, OperationState::Done),
+        };
+        OperationStep { operation: self.id, step: self.step, targets, left_out, cursor, state, reason: None }
     }
 
     /// Returns a step that changes no job: the operation goes into `state`.
     pub fn step_to(&self, state: OperationState, reason: Option<String>) -> OperationStep {
         let (operation, step) = (self.id, self.step);
-        OperationStep { operation, step, targets: Vec::new(), cursor: None, state, reason }
+        OperationStep { operation, step, targets: Vec::new(), left_out: 0, cursor: None, state, reason }
     }
 
     /// Returns a job as the operation is about to change it.
@@ -367,7 +378,8 @@ impl BulkOperation {
             _ => return NextStep::Change { max },
         };
         let missing = trial.jobs.saturating_sub(self.tried.len() as u32);
-        if missing > 0 {
+        let is_through = self.cursor.is_some_and(|cursor| cursor.number() <= BEHIND_ALL);
+        if missing > 0 && !is_through {
             return NextStep::Change { max: missing.min(max) };
         }
         let jobs = || self.tried.iter().zip(tried);
@@ -405,7 +417,7 @@ impl BulkOperation {
         after.step += 1;
         after.cursor = step.cursor.or(self.cursor);
         after.changed += changed.len() as u64;
-        after.skipped += (step.targets.len() - changed.len()) as u64;
+        after.skipped += (step.targets.len() - changed.len()) as u64 + step.left_out;
         if self.state == OperationState::Trying && !changed.is_empty() {
             after.tried.extend(changed);
             after.tried_at = Some(now);
@@ -414,6 +426,12 @@ impl BulkOperation {
         after.reason.clone_from(&step.reason);
         after.ended_at = after.state.is_final().then_some(now);
         Some(after)
+    }
+
+    /// Returns true if an operation that begins now would do nothing but what this one still does: a request that was sent twice.
+    pub fn is_one_with(&self, new: &BulkOperation) -> bool {
+        let what = |one: &BulkOperation| (one.act, one.trial, one.spread, one.attempts, one.priority);
+        !self.state.is_final() && what(self) == what(new) && self.filter == new.filter && self.author == new.author
     }
 
     /// Returns the operation as an operator stops it; `None` if it has ended.

@@ -1,6 +1,7 @@
 //! Failure groups: the jobs that failed with one fingerprint, and the state that operators set.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::attempt::AttemptOrigin;
 use crate::bounds;
@@ -192,17 +193,29 @@ impl FailureGroup {
         regresses
     }
 
-    /// Sets the state at `now`, as an operator wants.
-    pub fn set_state(&mut self, state: FailureState, by: Option<String>, now: Timestamp) {
+    /// Sets the state at `now`, as an operator wants. `newest_digest` is when the store saw the newest digest of the plugin first: a resolve is later
+    /// than all of these, though the clock was set back since.
+    pub fn set_state(
+        &mut self,
+        state: FailureState,
+        by: Option<String>,
+        now: Timestamp,
+        newest_digest: Option<Timestamp>,
+    ) {
+        let at = newest_digest.filter(|_| state == FailureState::Resolved).map_or(now, |newest| newest.max(now));
         self.state = state;
-        self.changed = Some(FailureStateChange { at: now, by });
+        self.changed = Some(FailureStateChange { at, by });
     }
+}
+
+/// Returns when a digest of a plugin is seen first that no host had loaded before `now`. `resolved` is the last moment at which a group of the
+/// plugin was resolved that still is: the digest is later, though the clock was set back since.
+pub fn digest_first_seen(now: Timestamp, resolved: Option<Timestamp>) -> Timestamp {
+    resolved.map_or(now, |resolved| now.max(resolved + Duration::from_micros(1)))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::ids::NodeId;
     use crate::job::JobStatus;
@@ -236,7 +249,7 @@ mod tests {
     fn a_failure_by_a_digest_that_came_after_the_resolve_is_a_regression_and_one_of_a_rolling_upgrade_is_none() {
         let mut group = FailureGroup::new(&failure(None).unwrap());
         assert!(!group.count(Some(NOW), NOW));
-        group.set_state(FailureState::Resolved, Some("ann".to_owned()), NOW + SECOND);
+        group.set_state(FailureState::Resolved, Some("ann".to_owned()), NOW + SECOND, Some(NOW));
         for old in [None, Some(NOW), Some(NOW + SECOND)] {
             assert!(!group.count(old, NOW + 9 * SECOND), "{old:?}");
         }
@@ -244,9 +257,23 @@ mod tests {
         assert!(group.count(Some(NOW + 2 * SECOND), NOW + 9 * SECOND));
         assert_eq!((group.state, group.regressed), (FailureState::Open, Some(NOW + 9 * SECOND)));
         assert!(!group.count(Some(NOW + 2 * SECOND), NOW + 10 * SECOND), "it is told once");
-        group.set_state(FailureState::Ignored, None, NOW + 11 * SECOND);
+        group.set_state(FailureState::Ignored, None, NOW + 11 * SECOND, Some(NOW + 12 * SECOND));
         assert!(!group.count(Some(NOW + 12 * SECOND), NOW + 13 * SECOND));
         assert_eq!((group.state, group.last_seen, group.count), (FailureState::Ignored, NOW + 13 * SECOND, 7));
+    }
+
+    #[test]
+    fn a_resolve_and_a_digest_are_in_their_order_whatever_the_clock_says() {
+        let mut group = FailureGroup::new(&failure(None).unwrap());
+        let ahead = NOW + 3600 * SECOND;
+        group.set_state(FailureState::Resolved, None, NOW, Some(ahead));
+        assert!(!group.count(Some(ahead), NOW), "the digest was there");
+        let resolved = group.changed.clone().unwrap().at;
+        assert_eq!(resolved, ahead);
+        assert_eq!(digest_first_seen(NOW, None), NOW);
+        assert!(group.count(Some(digest_first_seen(NOW, Some(resolved))), NOW));
+        group.set_state(FailureState::Ignored, None, NOW, Some(ahead));
+        assert_eq!(group.changed.unwrap().at, NOW);
     }
 
     #[test]

@@ -172,12 +172,34 @@ impl NewHold {
     /// Returns the hold as it is set at `now` in place of an earlier one of its scope; `None` if the earlier one stays: a plugin only
     /// lengthens what keeps its jobs waiting, and by a second at least.
     pub fn set_over(&self, earlier: Option<&Hold>, now: Timestamp) -> Option<Hold> {
-        let hold = self.set_at(now);
+        let mut hold = self.set_at(now);
         let stays = |earlier: &Hold| {
             let end = earlier.until.map_or(HoldEnd::Released, |until| HoldEnd::At(until + Duration::from_secs(1)));
             earlier.is_in_force(now) && end > hold.end()
         };
-        if self.by.is_plugin() && earlier.is_some_and(stays) { None } else { Some(hold) }
+        if !self.by.is_plugin() {
+            return Some(hold);
+        }
+        if earlier.is_some_and(stays) {
+            return None;
+        }
+        // What an operator said stays: the plugin lengthens the operator's hold.
+        if let Some(earlier) = earlier.filter(|earlier| earlier.is_in_force(now) && !earlier.is_of_plugin()) {
+            (hold.by, hold.reason, hold.since) = (earlier.by.clone(), earlier.reason.clone(), earlier.since);
+        }
+        Some(hold)
+    }
+
+    /// Returns how many other holds there may be for this one to be set. Plugins leave room for operators, and operators that hold keys
+    /// leave room for wider holds.
+    pub fn others_max(&self) -> u32 {
+        match &self.scope {
+            _ if self.by.is_plugin() => bounds::HOLDS_WITH_PLUGINS_MAX,
+            HoldScope::Key { .. } => bounds::HOLDS_MAX,
+            HoldScope::All | HoldScope::Plugin(_) | HoldScope::Task(_) | HoldScope::Group(_) => {
+                bounds::HOLDS_WITH_WIDE_MAX
+            }
+        }
     }
 
     /// Returns the hold as it is set at `now`.
@@ -207,6 +229,11 @@ impl Hold {
     /// Returns true if the hold has not ended by itself.
     pub fn is_in_force(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| until > now)
+    }
+
+    /// Returns true if a plugin set the hold.
+    pub fn is_of_plugin(&self) -> bool {
+        Author::from_parts(self.by.as_deref(), None).is_plugin()
     }
 
     /// Returns how the hold ends.

@@ -61,6 +61,12 @@ impl JobId {
     pub const fn first_number_at(now: Timestamp) -> u64 {
         first_of(now)
     }
+
+    /// Returns true if an ID with this number was made by a clock that was ahead of `now`. IDs never go back: those that follow are ahead, too,
+    /// until the clock has come so far.
+    pub fn is_ahead(number: u64, now: Timestamp) -> bool {
+        number >= first_of(now + bounds::ID_SLACK)
+    }
 }
 
 impl fmt::Display for JobId {

@@ -62,6 +62,11 @@ impl KeepRules {
         keep.of(state).is_some_and(|length| finished + length <= now)
     }
 
+    /// Returns the shortest time for which any finished job is kept.
+    pub fn shortest(&self) -> Duration {
+        self.lengths().pop().unwrap_or_default()
+    }
+
     /// Returns every length of time that a rule has, the longest first.
     fn lengths(&self) -> Vec<Duration> {
         let all = self.of_tasks.values().chain([&self.of_all]);

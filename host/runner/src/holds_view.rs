@@ -1,6 +1,5 @@
 //! Holds as operators set, release and list them.
 
-use wharf_core::bounds;
 use wharf_core::hold::{Hold, HoldLength, HoldScope, NewHold};
 use wharf_core::ids::{Group, PluginId};
 use wharf_core::time::Timestamp;
@@ -25,8 +24,8 @@ pub enum HoldError {
     #[error("the hold would end at once; `until` must be later than the store's clock, and a length more than zero")]
     Ended,
     /// There are as many holds as may be.
-    #[error("there are {} holds, which is the limit; release some, or hold a whole group or plugin", bounds::HOLDS_MAX)]
-    TooMany,
+    #[error("there are {0} holds, which is the limit; release some, or hold a whole group or plugin")]
+    TooMany(u32),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -47,8 +46,9 @@ pub(crate) async fn set(store: &WatchedStore, view: &PluginView, new: NewHold) -
         return Err(HoldError::Ended);
     }
     let is_known = is_known(store, view, &new.scope).await?;
+    let others_max = new.others_max();
     let hold = store.call_with_timeout("setting a hold", store.set_hold(new)).await?;
-    hold.map(|hold| HoldSet { hold, is_known }).ok_or(HoldError::TooMany)
+    hold.map(|hold| HoldSet { hold, is_known }).ok_or(HoldError::TooMany(others_max))
 }
 
 /// Returns true if a node has what the scope names. Keys are chosen by clients, so that every key is known.

@@ -250,9 +250,9 @@ impl Host {
         after: Option<JobCursor>,
         max: u32,
     ) -> Result<FindPage, StoreError> {
-        let _room = room_to_search(&self.0.budget, &query).await?;
+        let room = room_to_search(&self.0.budget, &query).await?;
         let declared = operations::declared_limits(&self.0.plugins, &self.0.store, &query);
-        self.0.store.find(FindRequest { order, after, ..FindRequest::new(query, declared, max) }).await
+        self.0.store.find(FindRequest { order, after, room, ..FindRequest::new(query, declared, max) }).await
     }
 
     /// Requests the cancel of a job: a waiting job is cancelled at once, a running one ends by itself or is stopped after the

@@ -1,33 +1,26 @@
-//! Bulk operations as operators start them, and the task that takes their steps.
+//! Bulk operations as operators start them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use wharf_core::author::Author;
 use wharf_core::bounds;
-use wharf_core::bulk::{BulkAct, BulkOperation, NewOperation, NextStep, OperationState, OperationStep, Trial};
+use wharf_core::bulk::{BulkAct, BulkOperation, NewOperation, Trial};
 use wharf_core::find::{JobCursor, JobQuery};
-use wharf_core::ids::{JobId, PluginId};
-use wharf_core::job::{Job, State, StateName};
+use wharf_core::job::Job;
 use wharf_core::limits::LimitTable;
-use wharf_core::planner::Input;
+use wharf_core::time::Timestamp;
 use wharf_engine::Budget;
 use wharf_store::{FindRequest, StoreError};
 
-use crate::enqueuer::Enqueuer;
-use crate::notice::Notice;
 use crate::plugin_view::PluginIndex;
-use crate::queue_bounds::{QueueBounds, QueueFull, Reservation};
 use crate::search_room::room_to_search;
 use crate::store_health::WatchedStore;
 
-/// Interval at which a host looks for operations that are open: others may have started them, or died.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// The longest pause between two steps. A pause is as long as the step before it: half of the time is the queue's.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+mod driver;
+
+pub(crate) use driver::OperationDriver;
+
 /// Jobs of one page while a preview counts.
 const COUNT_PAGE: u32 = bounds::PAGE_MAX;
 
@@ -59,6 +52,10 @@ pub struct Preview {
     pub count: u64,
     /// True if there may be more: they were too many to count, or it would have taken too long.
     pub more: bool,
+    /// Number of jobs that were looked at, the newest first. Jobs that an index rules out are not counted.
+    pub looked_at: u64,
+    /// When the last job that was looked at was enqueued.
+    pub until: Option<Timestamp>,
     /// The first jobs, the newest first.
     pub jobs: Vec<Job>,
 }
@@ -129,7 +126,16 @@ impl OperationRequest {
         }
         let states = self.act.states();
         match self.query.clone().with_states(&states) {
-            Some(query) => Ok(query),
+            Some(query) => {
+                // The operation keeps the query as a text, which is longer than what was typed.
+                let (bytes, max) = (query.to_string().len(), bounds::FILTER_BYTES_MAX);
+                if bytes > max {
+                    return invalid(format!(
+                        "invalid filter: expected at most {max} bytes, got {bytes} with its times and states in full; use fewer values"
+                    ));
+                }
+                Ok(query)
+            }
             None => {
                 let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
                 invalid(format!("invalid filter: `{}` changes only jobs that are {}", self.act, states.join(", ")))
@@ -158,19 +164,22 @@ pub(crate) async fn preview(
     request: &OperationRequest,
 ) -> Result<Preview, OperationError> {
     let query = Arc::new(request.checked_query()?);
-    let _room = room_to_search(budget, &query).await?;
+    let room = room_to_search(budget, &query).await?;
     let declared = declared_limits(plugins, store, &query);
-    let mut preview = Preview { filter: query.to_string(), count: 0, more: false, jobs: Vec::new() };
+    let filter = query.to_string();
+    let mut preview = Preview { filter, count: 0, more: false, looked_at: 0, until: None, jobs: Vec::new() };
     let (started, mut after) = (Instant::now(), None::<JobCursor>);
     loop {
-        let find = FindRequest { after, ..FindRequest::new(query.clone(), declared.clone(), COUNT_PAGE) };
-        let page = store.find(find).await?;
+        let new = FindRequest::new(query.clone(), declared.clone(), COUNT_PAGE);
+        let page = store.find(FindRequest { after, room: room.clone(), ..new }).await?;
         preview.count += page.jobs.len() as u64;
+        preview.looked_at += page.looked_at;
+        preview.until = page.until.or(preview.until);
         let missing = (bounds::PREVIEW_JOBS as usize).saturating_sub(preview.jobs.len());
         preview.jobs.extend(page.jobs.into_iter().take(missing));
         after = page.next;
         preview.more = after.is_some();
-        if after.is_none() || preview.count >= bounds::COUNTED_MAX.into() || started.elapsed() >= bounds::FIND_TIME {
+        if after.is_none() || preview.count >= bounds::COUNTED_MAX.into() || started.elapsed() >= bounds::PREVIEW_TIME {
             return Ok(preview);
         }
     }
@@ -190,179 +199,26 @@ pub(crate) async fn start(store: &WatchedStore, request: &OperationRequest) -> R
     started.ok_or(OperationError::TooMany)
 }
 
-/// Takes the steps of all open operations, whoever started them. Hosts that share a store exclude each other step by step.
-pub(crate) struct OperationDriver {
-    pub(crate) store: WatchedStore,
-    pub(crate) plugins: Arc<PluginIndex>,
-    pub(crate) bounds: Arc<QueueBounds>,
-    pub(crate) enqueuer: Enqueuer,
-    pub(crate) budget: Budget,
-    /// Notified when an operation is started on this host.
-    pub(crate) started: Arc<Notify>,
-    /// Number of times that the next step of each open operation has failed, since one was taken.
-    pub(crate) failed_tries: BTreeMap<JobId, u32>,
-}
+#[cfg(test)]
+mod tests {
+    use wharf_core::ids::JobId;
 
-impl OperationDriver {
-    pub(crate) async fn run(mut self, stopping: CancellationToken) {
-        let work = async {
-            loop {
-                // The first look comes at once: a host that died may have left operations behind.
-                let began = Instant::now();
-                let has_moved = self.take_steps().await.unwrap_or(false);
-                if has_moved {
-                    tokio::time::sleep(began.elapsed().min(PAUSE_MAX)).await;
-                } else {
-                    let _ = tokio::time::timeout(LOOK_INTERVAL, self.started.notified()).await;
-                }
-            }
-        };
-        stopping.run_until_cancelled(work).await;
+    use super::*;
+
+    fn request(text: &str) -> OperationRequest {
+        let query = JobQuery::parse(text, Timestamp::default()).unwrap();
+        let (author, spread) = (Author::anyone(), Duration::ZERO);
+        OperationRequest { act: BulkAct::Retry, query, author, trial: None, spread, attempts: None, priority: None }
     }
 
-    /// Takes one step of each open operation. Returns true if one has moved.
-    ///
-    /// # Errors
-    ///
-    /// Returns the store's error if it did not tell which are open.
-    async fn take_steps(&mut self) -> Result<bool, StoreError> {
-        let open = self.store.call("looking for bulk operations", self.store.open_operations()).await?;
-        self.failed_tries.retain(|id, _| open.iter().any(|operation| operation.id == *id));
-        let mut has_moved = false;
-        for operation in open {
-            match self.take_step(&operation).await {
-                Ok(moved) => {
-                    self.failed_tries.remove(&operation.id);
-                    has_moved |= moved;
-                }
-                Err(error) => self.note_failed_try(&operation, &error).await,
-            }
-        }
-        Ok(has_moved)
-    }
-
-    /// Counts that an operation's next step has failed, and halts the operation after some such tries. While the store takes nothing at
-    /// all, it does not take that either: then the operation goes on when the store works again.
-    async fn note_failed_try(&mut self, operation: &BulkOperation, error: &StoreError) {
-        let tries = self.failed_tries.entry(operation.id).or_default();
-        *tries += 1;
-        if *tries < bounds::OPERATION_STEP_TRIES {
-            return;
-        }
-        let reason = format!("its next step failed {tries} times in a row: {error}");
-        let halt = operation.step_to(OperationState::Halted, Some(reason));
-        let taken = self.store.call_of_one("halting a bulk operation", self.store.take_operation_step(halt)).await;
-        if let Ok(Some(taken)) = taken {
-            self.notify(&Notice::OperationEnded { operation: Box::new(taken.operation) });
-        }
-    }
-
-    async fn take_step(&self, operation: &BulkOperation) -> Result<bool, StoreError> {
-        let mut tried = Vec::new();
-        if operation.state == OperationState::Trying {
-            for job in &operation.tried {
-                tried.push(self.store.job_summary(*job).await?.map(|job| job.status.state.name()));
-            }
-        }
-        let now = self.store.now();
-        let (mut step, mut jobs) = match operation.next(&tried, bounds::OPERATION_JOBS_MAX, now) {
-            NextStep::Nothing | NextStep::Await => return Ok(false),
-            NextStep::GoOn => (operation.step_to(OperationState::Running, None), Vec::new()),
-            NextStep::Halt(reason) => (operation.step_to(OperationState::Halted, Some(reason)), Vec::new()),
-            NextStep::Change { max } => match operation.query() {
-                Ok(query) => self.chunk(operation, query, max).await?,
-                Err(error) => (operation.step_to(OperationState::Halted, Some(error.to_string())), Vec::new()),
-            },
-        };
-        let _places = match operation.act {
-            BulkAct::Retry => match self.reserve(operation, &mut step, &mut jobs).await {
-                Ok(places) => Some(places),
-                Err(full) if full.max == 0 => {
-                    let reason = Some(full.to_string());
-                    (step, jobs) = (operation.step_to(OperationState::Halted, reason), Vec::new());
-                    None
-                }
-                // While the queue of a plugin is full, the operation waits, as every client does.
-                Err(_) => return Ok(false),
-            },
-            BulkAct::Cancel | BulkAct::Delete | BulkAct::RunNow | BulkAct::SetPriority => None,
-        };
-        let taken =
-            self.store.call_of_one("taking a step of a bulk operation", self.store.take_operation_step(step)).await?;
-        let Some(taken) = taken else { return Ok(false) };
-        for job in &taken.changed {
-            self.enqueuer.inserts.followers.wake(*job);
-            let found = jobs.iter().find(|found| found.id == *job);
-            match found.map(|found| found.status.state) {
-                Some(State::Running { .. }) => self.enqueuer.send_to_loop(Input::CancelRequested(*job)),
-                Some(State::Waiting { .. }) if operation.act == BulkAct::Cancel => {
-                    let task = found.map(|found| found.task.clone());
-                    if let Some(task) = task {
-                        self.notify(&Notice::JobEnded { task, job: *job, state: StateName::Cancelled });
-                    }
-                }
-                _ => {}
-            }
-        }
-        if taken.operation.state.is_final() {
-            self.notify(&Notice::OperationEnded { operation: Box::new(taken.operation) });
-        }
-        Ok(true)
-    }
-
-    /// Reserves places for the jobs that a step has wait again. Where there are fewer, it cuts the step to these: more jobs than
-    /// may ever wait at once are retried, too.
-    ///
-    /// # Errors
-    ///
-    /// Returns the plugin of the first job if there is no place for it.
-    async fn reserve(
-        &self,
-        operation: &BulkOperation,
-        step: &mut OperationStep,
-        jobs: &mut Vec<Job>,
-    ) -> Result<Reservation, QueueFull> {
-        loop {
-            let mut places: BTreeMap<PluginId, u64> = BTreeMap::new();
-            jobs.iter().for_each(|job| *places.entry(job.task.plugin()).or_default() += 1);
-            let full = match self.bounds.reserve(places.into_iter().collect()).await {
-                Ok(places) => return Ok(places),
-                Err(full) => full,
-            };
-            let mut left = full.max.saturating_sub(full.waiting);
-            let fits = |job: &&Job| {
-                let is_full = job.task.plugin() == full.plugin;
-                let fits = !is_full || left > 0;
-                left = left.saturating_sub(u64::from(is_full));
-                fits
-            };
-            match jobs.iter().take_while(fits).count() {
-                0 => return Err(full),
-                kept => {
-                    jobs.truncate(kept);
-                    step.cut(kept, operation.state);
-                }
-            }
-        }
-    }
-
-    /// Finds the jobs of the next step.
-    async fn chunk(
-        &self,
-        operation: &BulkOperation,
-        query: JobQuery,
-        max: u32,
-    ) -> Result<(OperationStep, Vec<Job>), StoreError> {
-        let after = operation.cursor.map(|id| JobCursor { id, finished_at: None });
-        let _room = room_to_search(&self.budget, &query).await?;
-        let declared = declared_limits(&self.plugins, &self.store, &query);
-        let find = FindRequest { after, ..FindRequest::new(Arc::new(query), declared, max) };
-        let page = self.store.call_of_one("finding the jobs of a bulk operation", self.store.find(find)).await?;
-        let jobs: Vec<Job> = page.jobs.into_iter().filter(|job| operation.includes(job)).collect();
-        Ok((operation.step_on(&jobs, page.next.map(|next| next.id)), jobs))
-    }
-
-    fn notify(&self, notice: &Notice) {
-        self.enqueuer.inserts.listener.notify(notice);
+    #[test]
+    fn a_filter_that_is_too_long_in_full_is_refused_before_the_start() {
+        let ids: Vec<String> = (1..=1169_u64).map(|id| JobId::from_number(id).unwrap().to_string()).collect();
+        let text = format!("id:{}", ids.join(","));
+        assert!(text.len() <= bounds::FILTER_BYTES_MAX);
+        let Err(OperationError::Invalid(said)) = request(&text).checked_query() else { panic!("it was taken") };
+        assert!(said.contains("in full"), "{said}");
+        let query = request("task:a/b").checked_query().unwrap().to_string();
+        assert!(JobQuery::parse(&query, Timestamp::default()).is_ok());
     }
 }

@@ -262,8 +262,7 @@ impl OtherNodes {
             if needs <= most {
                 return None;
             }
-            let before = found.unwrap_or((needs, most));
-            found = Some((before.0.min(needs), before.1.max(most)));
+            found = Some(found.map_or((needs, most), |before| nearer(before, (needs, most))));
         }
         found
     }
@@ -326,6 +325,12 @@ impl OtherNode {
         // A node that was seen long after now was seen by a clock that was set back since.
         self.seen + LOST_AFTER >= now && self.seen <= now + LOST_AFTER
     }
+}
+
+/// Returns which of two nodes comes nearer to running a task; for each, the memory that the task needs and the most that the node gives.
+pub(crate) fn nearer(one: (u64, u64), other: (u64, u64)) -> (u64, u64) {
+    let missing = |(needs, most): (u64, u64)| needs.saturating_sub(most);
+    if missing(other) < missing(one) { other } else { one }
 }
 
 #[cfg(test)]

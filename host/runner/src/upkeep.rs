@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::JobId;
-use wharf_core::keep::KeepWalks;
-use wharf_store::{ExpiredJobs, StoreError};
+use wharf_core::keep::{KeepRules, KeepWalks};
+use wharf_store::{ExpiredJobs, JobFilter, StoreError};
 
 use crate::failed_jobs::FailedJobs;
 use crate::follow::Followers;
@@ -43,11 +43,16 @@ struct Round {
 }
 
 impl Upkeep {
-    /// Runs rounds until the host stops. The first one deletes old jobs at once. Expired leases are looked up as often as
-    /// they may expire, which is cheap; old jobs once per interval.
+    /// Runs rounds until the host stops. The first one deletes old jobs at once, unless all jobs are old: then the clock may be wrong, and
+    /// the first to delete is the round after an interval. Expired leases are looked up as often as they may expire, which is cheap; old jobs
+    /// once per interval.
     pub(crate) async fn run(mut self, stopping: CancellationToken) {
         // A failure was reported by the call; the next round tries again.
-        let _ = stopping.run_until_cancelled(self.run_once(true)).await;
+        let first = async {
+            let deletes = !clock_may_be_wrong(&self.store, &self.plugins.catalog().settings().keep_rules()).await?;
+            self.run_once(deletes).await
+        };
+        let _ = stopping.run_until_cancelled(first).await;
         let pause = (self.lease / ROUNDS_PER_LEASE).min(self.interval);
         let mut deleted_at = Instant::now();
         while stopping.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
@@ -147,5 +152,67 @@ impl Upkeep {
             walks.ended(&walk);
         }
         Ok(())
+    }
+}
+
+/// Returns true if even the newest job is older than what is kept: the host stood still for long, or its clock is ahead and has yet to be set
+/// right, as that of a machine without a battery is.
+async fn clock_may_be_wrong(store: &WatchedStore, rules: &KeepRules) -> Result<bool, StoreError> {
+    let newest = store.jobs(JobFilter { max: 1, ..JobFilter::default() }).await?;
+    let before = store.now() - rules.shortest();
+    Ok(newest.jobs.first().is_some_and(|job| job.enqueued_at < before))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use wharf_core::ids::{Group, TaskName};
+    use wharf_core::job::{Lineage, NewJob};
+    use wharf_core::keep::Keep;
+    use wharf_core::key::Lane;
+    use wharf_core::limits::OnConflict;
+    use wharf_core::time::Timestamp;
+    use wharf_store::{Clock, MemoryStore, Queue as _};
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    struct HandClock(AtomicU64);
+
+    impl Clock for HandClock {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_would_have_everything_deleted_is_not_believed_at_once() {
+        let clock = Arc::new(HandClock(AtomicU64::new(2_000_000_000_000)));
+        let store = Arc::new(MemoryStore::open(clock.clone()));
+        let watched = WatchedStore::new(store.clone(), DAY, Listener::new(|_| {}));
+        let rules = KeepRules { of_all: Keep { failed: 30 * DAY, ..Keep::all(7 * DAY) }, ..KeepRules::default() };
+        let is_wrong = async || clock_may_be_wrong(&watched, &rules).await.unwrap();
+        assert!(!is_wrong().await, "there is nothing to delete");
+        let task: TaskName = "a/b".parse().unwrap();
+        let job = NewJob {
+            id: store.next_id().unwrap(),
+            lane: Lane { group: Group::from(&task), key: None },
+            task,
+            payload: [].into(),
+            priority: 0,
+            due: None,
+            token: None,
+            on_conflict: OnConflict::Wait,
+            batch: None,
+            lineage: Lineage::default(),
+        };
+        store.insert(vec![job], Arc::default()).await.unwrap();
+        let pass = |length: Duration| clock.0.fetch_add(length.as_millis() as u64, Ordering::SeqCst);
+        pass(6 * DAY);
+        assert!(!is_wrong().await);
+        pass(3650 * DAY);
+        assert!(is_wrong().await);
     }
 }

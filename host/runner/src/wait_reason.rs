@@ -11,6 +11,7 @@ use wharf_engine::{Budget, Plugin};
 use wharf_store::JobSnapshot;
 
 use crate::catalog::runs;
+use crate::other_nodes::nearer;
 use crate::plugin_view::PluginView;
 
 /// A job, and why it waits.
@@ -57,9 +58,9 @@ pub enum JobWaitReason {
     },
     /// An attempt of its task needs more memory than one can have on any node that runs the task.
     TooLarge {
-        /// The memory that the task may use, in bytes.
+        /// The memory that the task may use, in bytes, on the node that comes nearest to running it.
         needs: u64,
-        /// The most that a node can give to one attempt, in bytes.
+        /// The most that this node can give to one attempt, in bytes.
         most: u64,
     },
     /// The budget of memory of the node that was asked has no room for it at this moment, and no other node runs its task.
@@ -136,8 +137,8 @@ pub(crate) fn why_waiting(
         NodeReadiness::Loading => JobWaitReason::PluginLoading { plugin },
         NodeReadiness::TooLarge => {
             let found = [too_large_here(task, view), view.others.too_small_for(task, view.now)].into_iter().flatten();
-            let worst = found.reduce(|(needs, most), (other, most_there)| (needs.min(other), most.max(most_there)));
-            worst.map_or(JobWaitReason::Queue(why), |(needs, most)| JobWaitReason::TooLarge { needs, most })
+            let nearest = found.reduce(nearer);
+            nearest.map_or(JobWaitReason::Queue(why), |(needs, most)| JobWaitReason::TooLarge { needs, most })
         }
         // This node has not heard yet what the others have.
         _ if view.loading(&plugin).is_some() => JobWaitReason::PluginLoading { plugin },

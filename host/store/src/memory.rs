@@ -363,7 +363,7 @@ impl HoldStore for MemoryStore {
         let Some(hold) = new.set_over(queue.holds.get(&new.scope), now) else {
             return Ok(queue.holds.get(&new.scope).cloned());
         };
-        if queue.holds.get(&hold.scope).is_none() && queue.holds.len() >= bounds::HOLDS_MAX as usize {
+        if queue.holds.get(&hold.scope).is_none() && queue.holds.len() >= new.others_max() as usize {
             return Ok(None);
         }
         if let Some(act) = NewAct::of_hold(new.by, &hold) {

@@ -12,8 +12,8 @@ use wharf_core::time::Timestamp;
 use crate::store::{FindPage, FindRequest};
 
 /// A search for jobs. A store offers it the jobs that may meet the query, in the order of the list.
-pub(crate) struct Search<'r> {
-    pub(crate) request: &'r FindRequest,
+pub(crate) struct Search {
+    pub(crate) request: FindRequest,
     pub(crate) view: WaitView,
     started: Instant,
     page: FindPage,
@@ -29,9 +29,9 @@ pub(crate) struct Offered {
     pub(crate) is_due: bool,
 }
 
-impl<'r> Search<'r> {
-    pub(crate) fn new(request: &'r FindRequest, view: WaitView) -> Search<'r> {
-        Search { request, view, started: Instant::now(), page: FindPage::default() }
+impl Search {
+    pub(crate) fn new(request: &FindRequest, view: WaitView) -> Search {
+        Search { request: request.clone(), view, started: Instant::now(), page: FindPage::default() }
     }
 
     /// Returns the place from which the search goes on.
@@ -64,7 +64,7 @@ impl<'r> Search<'r> {
 
     /// Returns true if the search has looked for long enough.
     pub(crate) fn is_over(&self) -> bool {
-        let FindRequest { rows_max, time, .. } = *self.request;
+        let FindRequest { rows_max, time, .. } = self.request;
         let elapsed = self.started.elapsed();
         let time_is_over = elapsed >= time && self.page.looked_at >= bounds::FIND_ROWS_MIN;
         self.page.looked_at >= rows_max || time_is_over || elapsed >= time.saturating_mul(bounds::FIND_TIMES_MAX)

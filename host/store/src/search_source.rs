@@ -102,9 +102,9 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
-    /// Returns the part of a request's list that is behind a place.
-    pub(crate) fn behind(place: Option<JobCursor>, query: &JobQuery) -> Rest {
-        let (lowest, below) = query.id_range();
+    /// Returns the part of a request's list that is behind a place. `ids_are_ahead` is true if IDs are ahead of the store's clock.
+    pub(crate) fn behind(place: Option<JobCursor>, query: &JobQuery, ids_are_ahead: bool) -> Rest {
+        let (lowest, below) = query.id_range(ids_are_ahead);
         let below = place.map_or(below, |place| place.id.number().min(below));
         let (since, until) = query.finished();
         // The time before which all are, as the place behind the first job of that time.
@@ -173,12 +173,12 @@ mod tests {
             let id = JobId::from_number(number).unwrap();
             Some(JobCursor { id, finished_at: at.map(Timestamp::from_micros) })
         };
-        let rest = Rest::behind(place(7, None), &query);
+        let rest = Rest::behind(place(7, None), &query, false);
         assert_eq!((rest.below, rest.lowest, rest.ended_since), (7, 0, i64::MIN));
         assert_eq!(rest.of(&[9, 7, 6, 1]).collect::<Vec<_>>(), [6, 1]);
-        assert_eq!(Rest::behind(place(7, Some(5)), &query).ended_before, (5, 7));
+        assert_eq!(Rest::behind(place(7, Some(5)), &query, false).ended_before, (5, 7));
         let query = JobQuery::parse("finished-until:1970-01-01T00:00:00.000004Z", Timestamp::ZERO).unwrap();
-        assert_eq!(Rest::behind(place(7, Some(5)), &query).ended_before, (4, 0));
-        assert_eq!(Rest::behind(place(7, Some(3)), &query).ended_before, (3, 7));
+        assert_eq!(Rest::behind(place(7, Some(5)), &query, false).ended_before, (4, 0));
+        assert_eq!(Rest::behind(place(7, Some(3)), &query, false).ended_before, (3, 7));
     }
 }

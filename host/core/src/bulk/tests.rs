@@ -38,6 +38,7 @@ fn step(operation: &BulkOperation, targets: &[u64], state: OperationState) -> Op
         operation: operation.id,
         step: operation.step,
         targets: targets.iter().map(target).collect(),
+        left_out: 0,
         cursor,
         state,
         reason: None,
@@ -185,4 +186,63 @@ fn released_names_read_back() {
     }
     assert_eq!(BulkAct::ALL.map(BulkAct::as_str), ["retry", "cancel", "delete", "run-now", "set-priority"]);
     assert_eq!(OperationState::ALL.map(OperationState::as_str), ["trying", "running", "halted", "done", "cancelled"]);
+}
+
+#[test]
+fn a_trial_of_all_jobs_that_match_ends_by_their_ends() {
+    let trial = Trial { jobs: 5, within: MINUTE };
+    let operation = new(Some(trial)).started_at(NOW);
+    let jobs: Vec<Job> = [9, 8, 7].map(|number| Job { id: id(number), ..job(1, Some(2)) }).into();
+    let last = operation.step_on(&jobs, None);
+    assert_eq!((last.targets.len(), last.state), (3, OperationState::Trying));
+    let tried = operation.after(&last, &[id(9), id(8), id(7)], NOW).unwrap();
+    let (done, failed) = (Some(StateName::Succeeded), Some(StateName::Failed));
+    assert_eq!(tried.next(&[done, Some(StateName::Running), done], 100, NOW), NextStep::Await);
+    let NextStep::Halt(said) = tried.next(&[done, failed, done], 100, NOW) else { panic!("it went on") };
+    assert!(said.ends_with("0000000000008 (failed)"), "{said}");
+    assert_eq!(tried.next(&[done; 3], 100, NOW), NextStep::GoOn);
+    let running = tried.after(&tried.step_to(OperationState::Running, None), &[], NOW).unwrap();
+    assert_eq!(running.next(&[], 100, NOW), NextStep::Change { max: 100 });
+    assert_eq!(running.step_on(&[], None).state, OperationState::Done);
+
+    let all_moved_on = operation.after(&last, &[], NOW).unwrap();
+    assert_eq!((all_moved_on.next(&[], 100, NOW), all_moved_on.skipped), (NextStep::GoOn, 3));
+    assert_eq!(operation.step_on(&[], None).state, OperationState::Done, "there is nothing to try");
+}
+
+/// A clock that was set back, or a job that failed again: the operation is not about these, and says how many there are.
+#[test]
+fn jobs_that_ended_since_the_beginning_are_counted_as_skipped() {
+    let operation = new(None).started_at(NOW);
+    let of = |number: u64, finished_at| Job { id: id(number), ..job(1, Some(finished_at)) };
+    let later = Job { id: id(101), ..job(5_001, Some(5_002)) };
+    let found = [later, of(9, 5_001), of(8, 5_000), of(7, 9_000)];
+    let step = operation.step_on(&found, None);
+    assert_eq!((step.targets.len(), step.left_out), (1, 2), "a job that did not exist yet is none of them");
+    let after = operation.after(&step, &[id(8)], NOW).unwrap();
+    assert_eq!((after.changed, after.skipped), (1, 2));
+    let mut cut = operation.step_on(&[of(9, 5_001), of(8, 5_000), of(6, 5_000)], None);
+    cut.cut(1, operation.state);
+    assert_eq!((cut.left_out, cut.cursor), (0, Some(id(8))));
+}
+
+#[test]
+fn only_a_request_that_was_sent_twice_is_one_with_an_open_operation() {
+    let ann = NewOperation { author: Author::token("ann"), ..new(None) };
+    let open = ann.started_at(NOW);
+    let again = NewOperation { id: id(101), ..ann.clone() };
+    assert!(open.is_one_with(&again.started_at(NOW + MINUTE)));
+    let trial = Some(Trial { jobs: 2, within: MINUTE });
+    let query = JobQuery::parse("state:failed key:other", NOW).unwrap();
+    for other in [
+        NewOperation { act: BulkAct::Cancel, ..ann.clone() },
+        NewOperation { query, ..ann.clone() },
+        NewOperation { author: Author::token("bob"), ..ann.clone() },
+        NewOperation { attempts: 2, ..ann.clone() },
+        NewOperation { spread: MINUTE, ..ann.clone() },
+        NewOperation { trial, ..ann.clone() },
+    ] {
+        assert!(!open.is_one_with(&other.started_at(NOW)), "{other:?}");
+    }
+    assert!(!open.cancelled(NOW).unwrap().is_one_with(&again.started_at(NOW)));
 }

@@ -156,20 +156,19 @@ fn is_value(text: &[u8], wanted: &str) -> bool {
 
 /// Returns true if the inside of a JSON string, with its escapes resolved, is this text.
 fn is_text(inside: &[u8], wanted: &str) -> bool {
-    let (mut inside, mut wanted) = (inside, wanted);
+    let (mut inside, mut wanted) = (inside, wanted.as_bytes());
     if !inside.contains(&b'\\') {
-        return inside == wanted.as_bytes();
+        return inside == wanted;
     }
     while let [first, rest @ ..] = inside {
         if *first != b'\\' {
             let (plain, after) = inside.split_at(inside.iter().take_while(|byte| **byte != b'\\').count());
-            let Some(more) = wanted.as_bytes().strip_prefix(plain) else { return false };
-            let Ok(more) = std::str::from_utf8(more) else { return false };
+            let Some(more) = wanted.strip_prefix(plain) else { return false };
             (inside, wanted) = (after, more);
             continue;
         }
         let Some((character, after)) = escaped(rest) else { return false };
-        let Some(more) = wanted.strip_prefix(character) else { return false };
+        let Some(more) = wanted.strip_prefix(character.encode_utf8(&mut [0; 4]).as_bytes()) else { return false };
         (inside, wanted) = (after, more);
     }
     wanted.is_empty()

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::json_path::JsonPath;
 use super::moment::parse_moment;
 use super::query::{JobQuery, StateFilter};
 use crate::bounds;
@@ -58,6 +59,9 @@ impl JobQuery {
             return Err(QueryError { place: 1, reason: format!("expected at most {max} bytes, got {}", text.len()) });
         }
         let mut reader = Reader { text, at: 0, now };
+        if let Some(at) = text.find('\0') {
+            return Err(reader.error(at, "the character U+0000 is not allowed; leave it out"));
+        }
         let mut query = JobQuery::default();
         while reader.skip_space() {
             reader.term(&mut query)?;
@@ -90,6 +94,13 @@ impl JobQuery {
             "finished-until" => self.finished_until = Some(moment(one(field, values)?, now)?),
             "text" => match one(field, values)? {
                 "" => return Err("invalid text: expected at least one character".to_owned()),
+                text if text.len() > bounds::FILTER_TEXT_BYTES_MAX => {
+                    let max = bounds::FILTER_TEXT_BYTES_MAX;
+                    return Err(format!(
+                        "invalid text: expected at most {max} bytes, got {}; write a part of it",
+                        text.len()
+                    ));
+                }
                 text => self.text = Some(text.to_owned()),
             },
             unknown => {
@@ -103,6 +114,19 @@ impl JobQuery {
 }
 
 impl JobQuery {
+    /// Adds a condition on payloads.
+    fn add_payload(&mut self, path: JsonPath, value: String) -> Result<(), String> {
+        let max = bounds::FILTER_PAYLOAD_CONDITIONS_MAX;
+        if self.payload.iter().any(|(other, _)| *other == path) {
+            return Err(format!("`payload.{path}` is given twice; leave one out, a payload has one value there"));
+        }
+        if self.payload.len() == max {
+            return Err(format!("expected at most {max} conditions on payloads; leave the others out"));
+        }
+        self.payload.push((path, value));
+        Ok(())
+    }
+
     /// Returns true if the query has a condition on this field.
     fn has(&self, field: &str) -> bool {
         match field {
@@ -203,8 +227,7 @@ impl<'t> Reader<'t> {
                 return Err(self.error(self.at, "expected `=` and a value after the pointer, as in payload./tenant=42"));
             }
             let value = self.word(&[])?;
-            query.payload.push((path, value));
-            return Ok(());
+            return query.add_payload(path, value).map_err(|reason| self.error(start, reason));
         }
         let field = self.word(&[':', '='])?;
         if !self.take(':') {

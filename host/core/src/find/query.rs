@@ -130,9 +130,19 @@ impl JobQuery {
         self.states.iter().any(|state| matches!(state, StateFilter::Waiting(_)))
     }
 
+    /// Returns true if the query has an upper end of the times at which jobs were enqueued.
+    pub fn has_until(&self) -> bool {
+        self.until.is_some()
+    }
+
     /// Returns true if the query needs the payloads of jobs.
     pub fn needs_payload(&self) -> bool {
         !self.payload.is_empty()
+    }
+
+    /// Returns true if it may take milliseconds to see whether one job meets the query, since a text of the job is searched.
+    pub fn reads_texts(&self) -> bool {
+        self.needs_payload() || self.text.is_some()
     }
 
     /// Returns the jobs to which the query is limited by their IDs, in no particular order; empty if it is not.
@@ -179,10 +189,12 @@ impl JobQuery {
     /// Returns the lowest ID that a job which meets the query may have, and the ID below which all of them are.
     ///
     /// IDs grow with time, but an ID may have been made some time before its job was enqueued, and clocks differ or are set: the
-    /// range is wider than the query by `bounds::ID_SLACK` on both sides.
-    pub fn id_range(&self) -> (u64, u64) {
+    /// range is wider than the query by `bounds::ID_SLACK` on both sides. If IDs are ahead of the clock ([`JobId::is_ahead`]), they say nothing about
+    /// when jobs were enqueued before now, and the range has no upper end.
+    pub fn id_range(&self, ids_are_ahead: bool) -> (u64, u64) {
         let lowest = self.since.map_or(0, |since| JobId::first_number_at(since - bounds::ID_SLACK));
-        let below = self.until.map_or(0, |until| JobId::first_number_at(until + bounds::ID_SLACK));
+        let until = self.until.filter(|_| !ids_are_ahead);
+        let below = until.map_or(0, |until| JobId::first_number_at(until + bounds::ID_SLACK));
         (lowest, if below == 0 { u64::MAX >> 1 } else { below })
     }
 

@@ -234,12 +234,12 @@ fn a_query_is_cut_to_a_key_and_to_states() {
 #[test]
 fn ids_bound_a_search_by_time_with_room_for_clocks() {
     let slack = crate::bounds::ID_SLACK;
-    assert_eq!(query("").id_range(), (0, u64::MAX >> 1));
-    let (lowest, below) = query("since:1d until:0s").id_range();
+    assert_eq!(query("").id_range(false), (0, u64::MAX >> 1));
+    let (lowest, below) = query("since:1d until:0s").id_range(false);
     let first = JobId::first_number_at;
     assert_eq!((lowest, below), (first(NOW - Duration::from_secs(86_400) - slack), first(NOW + slack)));
     // Before 2020 IDs do not tell the time, and an old clock must not hide jobs.
-    assert_eq!(query("until:2015-01-01").id_range(), (0, u64::MAX >> 1));
+    assert_eq!(query("until:2015-01-01").id_range(false), (0, u64::MAX >> 1));
 }
 
 #[test]
@@ -347,4 +347,46 @@ fn a_cursor_reads_back_and_parts_a_list() {
     for bad in ["", "x.0000000000007", "1.", ".0000000000007", "9999999999999999999.0000000000007"] {
         assert!(bad.parse::<JobCursor>().is_err(), "{bad}");
     }
+}
+
+#[test]
+fn ids_that_are_ahead_of_the_clock_end_no_list() {
+    let query = query("since:1d until:0s");
+    assert_eq!(query.id_range(true), (query.id_range(false).0, u64::MAX >> 1));
+    let (first, slack) = (JobId::first_number_at(NOW), crate::bounds::ID_SLACK);
+    assert!(!JobId::is_ahead(first, NOW) && JobId::is_ahead(first, NOW - slack - slack));
+}
+
+#[test]
+fn conditions_on_payloads_are_few_and_on_different_places() {
+    let text = |count: usize| (0..count).map(|place| format!("payload./{place}=1")).collect::<Vec<_>>().join(" ");
+    let max = crate::bounds::FILTER_PAYLOAD_CONDITIONS_MAX;
+    assert!(JobQuery::parse(&text(max), NOW).is_ok());
+    let said = JobQuery::parse(&text(max + 1), NOW).unwrap_err().to_string();
+    assert!(said.contains(&format!("at most {max} conditions on payloads")), "{said}");
+    let said = JobQuery::parse("payload./a=1 payload./a=1", NOW).unwrap_err().to_string();
+    assert!(said.starts_with("invalid filter at character 14: `payload./a` is given twice"), "{said}");
+}
+
+#[test]
+fn texts_are_short_and_without_a_null() {
+    let max = crate::bounds::FILTER_TEXT_BYTES_MAX;
+    assert!(JobQuery::parse(&format!("text:{}", "x".repeat(max)), NOW).is_ok());
+    let said = JobQuery::parse(&format!("text:{}", "x".repeat(max + 1)), NOW).unwrap_err().to_string();
+    assert!(said.contains("at most 256 bytes, got 257"), "{said}");
+    for null in ["text:\"a\0\"", "payload./a=\0", "payload./\0=a"] {
+        let error = JobQuery::parse(null, NOW).unwrap_err();
+        assert_eq!(error.place, null.find('\0').unwrap() + 1, "{error}");
+    }
+}
+
+/// Each escape costs a step: the rest of a wanted text is not looked at again.
+#[test]
+fn an_escaped_text_is_compared_in_one_pass() {
+    let path: JsonPath = "/a".parse().unwrap();
+    let wanted = "\n\u{e9}".repeat(100);
+    let json = format!("{{\"a\":\"{}\"}}", "\\n\u{e9}".repeat(100));
+    assert!(path.finds(json.as_bytes(), &wanted));
+    assert!(!path.finds(json.as_bytes(), &wanted[..wanted.len() - 2]));
+    assert!(!path.finds(json.as_bytes(), &format!("{wanted}x")));
 }

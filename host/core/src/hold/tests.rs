@@ -140,3 +140,31 @@ fn a_reason_is_bounded_and_printable() {
     assert_eq!(reason(&"x".repeat(max + 1)), "expected at most 500 bytes, got 501");
     assert_eq!(reason("a\u{0}"), "control characters are not allowed");
 }
+
+fn of_key(by: Author, length: Duration, reason: &str) -> NewHold {
+    NewHold { scope: scope("key:acme"), length: Some(HoldLength::For(length)), reason: reason.parse().unwrap(), by }
+}
+
+#[test]
+fn a_plugin_lengthens_what_an_operator_said_and_does_not_replace_it() {
+    let plugin = Author::plugin(&"pay".parse().unwrap());
+    let ann = of_key(Author::token("ann"), SECOND, "fraud").set_at(NOW);
+    let longer = of_key(plugin.clone(), 60 * SECOND, "429").set_over(Some(&ann), NOW).unwrap();
+    assert_eq!((longer.by.as_deref(), longer.reason.as_str(), longer.since), (Some("ann"), "fraud", NOW));
+    assert_eq!(longer.until, Some(NOW + 60 * SECOND));
+    assert_eq!(of_key(plugin.clone(), SECOND, "429").set_over(Some(&longer), NOW), None);
+    let over = of_key(plugin.clone(), 60 * SECOND, "429").set_over(Some(&ann), NOW + SECOND).unwrap();
+    assert_eq!((over.by.as_deref(), over.reason.as_str()), (Some("plugin:pay"), "429"), "hers had ended");
+    let own = of_key(plugin, 90 * SECOND, "503").set_over(Some(&over), NOW + SECOND).unwrap();
+    assert_eq!(own.reason.as_str(), "503");
+    let bob = of_key(Author::token("bob"), SECOND, "").set_over(Some(&longer), NOW).unwrap();
+    assert_eq!((bob.by.as_deref(), bob.until), (Some("bob"), Some(NOW + SECOND)), "an operator replaces all");
+}
+
+#[test]
+fn plugins_leave_room_for_operators_and_keys_for_wider_holds() {
+    let plugin = of_key(Author::plugin(&"pay".parse().unwrap()), SECOND, "");
+    let operator = of_key(Author::token("ann"), SECOND, "");
+    let wide = NewHold { scope: HoldScope::All, ..operator.clone() };
+    assert!(plugin.others_max() < operator.others_max() && operator.others_max() < wide.others_max());
+}

@@ -93,8 +93,10 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
 /// Returns a note for everything within it that does not work here.
 fn notes(surveyed: &Survey) -> Vec<Problem> {
     let go_http = surveyed.has_go_http.then(|| {
-        Problem::new("it has Go's `net/http`, which opens sockets: these are always refused, so that each request fails")
-            .hint("send requests by `wasi:http`, with the bindings that `wharf bindings go` writes for it")
+        Problem::new(
+            "it has Go's `net/http`, which opens sockets: these are always refused, so that each request fails",
+        )
+        .hint("send requests by `wasi:http`, with the bindings that `wharf bindings go` writes for it")
     });
     go_http.into_iter().collect()
 }

@@ -142,9 +142,10 @@ impl GuestCalls {
     /// # Errors
     /// The text that the guest receives.
     pub(crate) async fn hold(&self, hold: NewHold) -> Result<(), String> {
+        let others_max = hold.others_max();
         let set =
             self.context.store.call("holding a key", move |store| async move { store.set_hold(hold).await }).await?;
-        let too_many = || format!("{} holds are in force, which is the limit of the store", bounds::HOLDS_MAX);
+        let too_many = || format!("there are {others_max} holds, which is the limit for those of plugins");
         set.map(drop).ok_or_else(too_many)
     }
 

@@ -211,4 +211,7 @@ fn a_task_is_too_large_only_where_no_node_that_runs_it_can_hold_it() {
     assert_eq!(too_small(vec![needing(2, 100 << 20, small)]), None);
     let leaving = Node { draining: true, ..needing(3, 900 << 20, large) };
     assert!(too_small(vec![needing(2, 900 << 20, small), leaving]).is_some(), "a node that stops claims nothing");
+    // Of one node's need and another's room nothing is said: it would read as if the task fitted.
+    let two = vec![needing(2, 300 << 20, small), needing(3, 20 << 30, large)];
+    assert_eq!(too_small(two), Some((300 << 20, most)));
 }

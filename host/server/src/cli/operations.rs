@@ -88,6 +88,7 @@ pub(crate) fn start(
     let text = filter.ok_or_else(|| CliError::usage("expected the IDs of jobs, or --where and a filter"))?;
     let PaceArgs { trial, within, spread } = pace;
     let ActNumbers { attempts, priority } = numbers;
+    let typed = text.clone();
     let request = OperationRequest { act, r#where: text, r#try: trial, within, spread, attempts, priority, preview };
     let body = serde_json::to_vec(&request)?;
     let body = Some(("application/json", body.as_slice()));
@@ -100,6 +101,13 @@ pub(crate) fn start(
         }
         let more = if found.more { "+" } else { "" };
         print_line(&format!("{}{more} jobs meet {}", found.count, found.filter))?;
+        if let Some(until) = found.until.filter(|_| found.more) {
+            let looked_at = found.looked_at;
+            note(format_args!(
+                "{looked_at} jobs were looked at, back to {:.0}; the operation looks at all of them",
+                until.date()
+            ));
+        }
         let mut table = Table::new(&["ID", "TASK", "KEY", "STATE"]);
         for job in &found.jobs {
             let key = job.key.clone().unwrap_or_else(|| "-".to_owned());
@@ -107,6 +115,9 @@ pub(crate) fn start(
         }
         if !table.is_empty() {
             table.print()?;
+        }
+        if found.filter != typed {
+            note(format_args!("for exactly these jobs, whenever it starts: --where {}", shell_quoted(&found.filter)));
         }
         return Ok(ExitStatus::Done);
     }
@@ -173,6 +184,11 @@ fn one(client: &Client, method: &'static str, id: &str, json: bool) -> anyhow::R
         print_line(&format!("{name:<11} {}", crate::output::escape_line(&value)))?;
     }
     Ok(if operation.state == OperationState::Halted { ExitStatus::NotDone } else { ExitStatus::Done })
+}
+
+/// Returns a text as one word of a shell's command.
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Returns the act with its number.

@@ -7,7 +7,8 @@ use wharf_core::bounds;
 use super::client::{ApiRequest, Client, retry_while_loading};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{
-    CLOCK_LAW, Moment, PauseRequest, PluginFile, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, ScheduleState, from_name,
+    CLOCK_LAW, Moment, PauseRequest, PluginFile, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, ScheduleState,
+    from_name,
 };
 use crate::http::{encode, to_base64};
 use crate::output::{Table, print_json, print_line};

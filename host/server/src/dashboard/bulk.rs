@@ -8,7 +8,8 @@ use wharf_core::bulk::{BulkAct, Trial};
 use wharf_core::find::JobQuery;
 use wharf_runner::{Host, OperationRequest, Preview};
 
-use crate::http::api::Job;
+use crate::config;
+use crate::http::api::{Job, Moment};
 use crate::http::problem::Problem;
 use crate::http::{encode, filter, length, operations};
 
@@ -16,7 +17,7 @@ use super::answer::{Answer, lead_to};
 use super::form::Form;
 use super::job_row::{headings, row};
 use super::layout::{Frame, Section, marks, page};
-use super::text::{count, line};
+use super::text::{count, full, line};
 use super::visitor::Visitor;
 
 /// The number of jobs that a trial has, unless the visitor says otherwise.
@@ -93,13 +94,20 @@ fn content(visitor: &Visitor, act: BulkAct, text: &str, found: &Preview) -> Mark
         div class="head" { h1 { (verb(act)) " " (number) } }
         nav class="tabs" aria-label="Act" { @for act in ACTS { (tab(act)) } }
         dl class="facts" {
-            div { dt { "Filter" } dd { code { @if text.is_empty() { "all jobs" } @else { (line(text)) } } } }
+            div { dt { "Filter" } dd { code { (line(&found.filter)) } } }
         }
         p class="note" {
             (explained(act))
-            " Only jobs that match at the start of the operation are changed, each at most once."
+            " Only jobs that exist and match at the start of the operation are changed, each at most once. Whether a waiting job is
+            held, blocked or due is judged when the operation comes to it."
         }
-        @if found.count == 0 {
+        @if let Some(until) = found.until.filter(|_| found.more) {
+            p class="note" {
+                (count(found.looked_at)) " jobs were looked at for this page, back to " (full(Moment(until)))
+                ". The operation looks at all jobs."
+            }
+        }
+        @if found.count == 0 && !found.more {
             p class="empty" { "Nothing to do: no job that matches is in a state that this act changes." }
         }
         @else {
@@ -107,7 +115,8 @@ fn content(visitor: &Visitor, act: BulkAct, text: &str, found: &Preview) -> Mark
                 form class="fields" method="post" action=(visitor.link("operations")) {
                     (marks(visitor))
                     input type="hidden" name="act" value=(act.as_str());
-                    input type="hidden" name="where" value=(text);
+                    // The filter that was counted, with its moments as they were then.
+                    input type="hidden" name="where" value=(found.filter);
                     @if act == BulkAct::Retry {
                         div class="row" {
                             label class="field" {
@@ -155,4 +164,47 @@ pub(super) async fn start(State(host): State<Host>, visitor: Visitor, form: Form
     let started = host.start_operation(request(act, query, &visitor, trial, spread)).await;
     let started = started.map_err(operations::refused)?;
     Ok(lead_to(&visitor, &format!("operations/{}", started.id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use wharf_core::author::Author;
+    use wharf_core::time::Timestamp;
+
+    use super::super::visitor::Visit;
+    use super::*;
+
+    fn shown(count: u64, more: bool) -> String {
+        let visitor = Visitor::new(Visit {
+            access: None,
+            author: Author::anyone(),
+            mark: String::new(),
+            has_cookie: false,
+            until: None,
+            is_safe: true,
+            base: "./".to_owned(),
+            here: "bulk".to_owned(),
+            now: Timestamp::default(),
+            reading: None,
+        });
+        let filter = "state:failed finished-until:2030-01-01T00:00:00.000000Z".to_owned();
+        let until = Some(Timestamp::default());
+        let found = Preview { filter, count, more, looked_at: 5_000, until, jobs: Vec::new() };
+        content(&visitor, BulkAct::Delete, "finished-until:1h", &found).into_string()
+    }
+
+    #[test]
+    fn an_act_is_on_the_jobs_that_were_counted_whenever_the_form_is_sent() {
+        let page = shown(3, false);
+        let kept = r#"name="where" value="state:failed finished-until:2030-01-01T00:00:00.000000Z""#;
+        assert!(page.contains(kept) && !page.contains(r#"value="finished-until:1h""#), "{page}");
+    }
+
+    #[test]
+    fn a_look_that_found_none_so_far_is_no_empty_answer() {
+        assert!(shown(0, false).contains("Nothing to do"));
+        let page = shown(0, true);
+        assert!(!page.contains("Nothing to do") && page.contains("jobs were looked at"), "{page}");
+        assert!(page.contains("<form"), "{page}");
+    }
 }

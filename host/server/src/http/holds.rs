@@ -122,6 +122,6 @@ pub(crate) fn refused(error: HoldError) -> Problem {
     match error {
         HoldError::Store(error) => error.into(),
         HoldError::Ended => Problem::bad_request(text),
-        HoldError::TooMany => Problem::new(Kind::TOO_MANY_HOLDS, text),
+        HoldError::TooMany(_) => Problem::new(Kind::TOO_MANY_HOLDS, text),
     }
 }

@@ -9,7 +9,9 @@ use wharf_core::bounds;
 use wharf_core::bulk::{self, Trial};
 use wharf_core::ids::{JobId, ParseIdError};
 use wharf_runner::{Host, OperationError};
+use wharf_store::StoreError;
 
+use super::api::Moment;
 use super::api::{BulkOperation, Job, OperationPage, OperationPreview, OperationRequest, OperationsQuery};
 use super::author::RequestAuthor;
 use super::path::Path;
@@ -53,7 +55,8 @@ pub(crate) async fn start(
     if preview {
         let found = host.preview_operation(request).await.map_err(refused)?;
         let jobs = found.jobs.iter().map(Job::in_list).collect();
-        let preview = OperationPreview { filter: found.filter, count: found.count, more: found.more, jobs };
+        let wharf_runner::Preview { filter, count, more, looked_at, until, .. } = found;
+        let preview = OperationPreview { filter, count, more, looked_at, until: until.map(Moment), jobs };
         return Ok(Json(preview).into_response());
     }
     let operation = host.start_operation(request).await.map_err(refused)?;
@@ -126,6 +129,12 @@ pub(crate) async fn stop(host: &Host, id: &str, by: Author) -> Result<bulk::Bulk
 pub(crate) fn refused(error: OperationError) -> Problem {
     let text = error.to_string();
     match error {
+        OperationError::Store(error @ StoreError::Unknown(_)) => Problem::new(
+            Kind::OUTCOME_UNKNOWN,
+            format!(
+                "{error}; look at GET /v1/operations before you send the request again: the operation may have begun"
+            ),
+        ),
         OperationError::Store(error) => error.into(),
         OperationError::Invalid(_) => Problem::bad_request(text),
         OperationError::TooMany => Problem::new(Kind::TOO_MANY_OPERATIONS, text),

@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use wharf_core::bounds;
-use wharf_core::failure::{FailureDetails, FailureGroup, FailureSample, FailureState, FailureVersion, NewFailure};
+use wharf_core::failure::{
+    FailureDetails, FailureGroup, FailureSample, FailureState, FailureVersion, NewFailure, digest_first_seen,
+};
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::ids::{JobId, PluginId, TaskName};
 use wharf_core::time::Timestamp;
@@ -27,8 +29,12 @@ struct FailureRecord {
 impl FailureMap {
     /// Notes that a digest of a plugin is loaded; returns when it was seen first.
     pub(super) fn see(&mut self, seen: &PluginDigest, now: Timestamp) -> Timestamp {
+        let of_plugin = self.groups.values().map(|record| &record.details.group);
+        let resolved =
+            of_plugin.filter(|group| group.state == FailureState::Resolved && group.task.plugin() == seen.plugin);
+        let resolved = resolved.filter_map(|group| group.changed.as_ref().map(|change| change.at)).max();
         let digests = self.digests.entry(seen.plugin.clone()).or_default();
-        let first = *digests.entry(seen.digest.clone()).or_insert(now);
+        let first = *digests.entry(seen.digest.clone()).or_insert_with(|| digest_first_seen(now, resolved));
         while digests.len() > bounds::PLUGIN_DIGESTS_MAX as usize {
             let oldest = digests.iter().min_by_key(|(digest, at)| (**at, (*digest).clone()));
             let Some(oldest) = oldest.map(|(digest, _)| digest.clone()) else { break };
@@ -56,14 +62,18 @@ impl FailureMap {
         regressed
     }
 
-    /// Deletes the group of a task that failed last the longest ago, if there are too many.
+    /// Deletes the group of a task that failed last the longest ago, if there are too many. Those that are open and those that an operator
+    /// has dealt with are counted apart: new failures never take away what operators said.
     fn make_room(&mut self, task: &TaskName, new: Fingerprint) {
-        let of_task = self.groups.values().map(|record| &record.details.group).filter(|group| group.task == *task);
-        let mut places: Vec<FailureCursor> = of_task.map(FailureCursor::of).collect();
-        places.sort_unstable_by_key(|place| Reverse(*place));
-        for place in places.into_iter().skip(bounds::FAILURE_GROUPS_MAX as usize) {
-            if place.fingerprint != new {
-                self.groups.remove(&place.fingerprint);
+        for is_open in [true, false] {
+            let of_task = self.groups.values().map(|record| &record.details.group).filter(|group| group.task == *task);
+            let of_kind = of_task.filter(|group| (group.state == FailureState::Open) == is_open);
+            let mut places: Vec<FailureCursor> = of_kind.map(FailureCursor::of).collect();
+            places.sort_unstable_by_key(|place| Reverse(*place));
+            for place in places.into_iter().skip(bounds::FAILURE_GROUPS_MAX as usize) {
+                if place.fingerprint != new {
+                    self.groups.remove(&place.fingerprint);
+                }
             }
         }
     }
@@ -93,7 +103,8 @@ impl FailureMap {
         now: Timestamp,
     ) -> Option<FailureGroup> {
         let group = &mut self.groups.get_mut(&fingerprint)?.details.group;
-        group.set_state(state, by, now);
+        let newest = self.digests.get(&group.task.plugin()).and_then(|digests| digests.values().max().copied());
+        group.set_state(state, by, now, newest);
         Some(group.clone())
     }
 

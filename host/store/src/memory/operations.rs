@@ -13,10 +13,13 @@ use crate::store::StepTaken;
 
 impl MemoryQueue {
     pub(super) fn start_operation(&mut self, new: &NewOperation, now: Timestamp) -> Option<BulkOperation> {
-        if self.open_operations().len() >= bounds::OPERATIONS_OPEN_MAX as usize {
+        let (open, operation) = (self.open_operations(), new.started_at(now));
+        if let Some(same) = open.iter().find(|one| one.is_one_with(&operation)) {
+            return Some(same.clone());
+        }
+        if open.len() >= bounds::OPERATIONS_OPEN_MAX as usize {
             return None;
         }
-        let operation = new.started_at(now);
         self.operations.insert(operation.id, operation.clone());
         self.acts.add(NewAct::of_operation(new.author.clone(), &operation), now);
         Some(operation)
@@ -43,6 +46,9 @@ impl MemoryQueue {
         }
         let operation = operation.after(step, &changed, now)?;
         self.operations.insert(operation.id, operation.clone());
+        if let Some(act) = NewAct::of_ended_operation(&operation) {
+            self.acts.add(act, now);
+        }
         Some(StepTaken { operation, changed })
     }
 

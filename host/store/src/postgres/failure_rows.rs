@@ -110,7 +110,8 @@ pub(super) async fn page(session: &Session, filter: &FailureFilter) -> Result<Fa
     Ok(FailurePage::new(found.iter().map(group).collect::<Result<_, _>>()?, filter.page_length()))
 }
 
-/// Sets the state of a group, and returns the group.
+/// Sets the state of a group, and returns the group. A resolve is later than all digests of the plugin that were seen: see
+/// `FailureGroup::set_state`.
 pub(super) async fn set_state(
     session: &Session,
     time: &Time,
@@ -120,11 +121,14 @@ pub(super) async fn set_state(
 ) -> Result<Option<FailureGroup>, SessionError> {
     let text = format!(
         "WITH changed AS (
-             UPDATE $schema.failure_groups SET state = $2, changed_by = $3, changed_at = coalesce($4::bigint, {NOW})
+             UPDATE $schema.failure_groups SET state = $2, changed_by = $3, changed_at = greatest(
+                 coalesce($4::bigint, {NOW}), CASE WHEN $2 = 'resolved' THEN (
+                     SELECT max(first_seen_at) FROM $schema.plugin_digests WHERE plugin = split_part(failure_groups.task, '/', 1)
+                 ) END)
              WHERE fingerprint = $1 RETURNING {COLUMNS}
          ), act AS (
              INSERT INTO $schema.audit (acted_at, author, address, act, target, detail, changed)
-             SELECT changed_at, $3, $5, $6, $7, $8, 1 FROM changed
+             SELECT coalesce($4::bigint, {NOW}), $3, $5, $6, $7, $8, 1 FROM changed
          )
          SELECT {COLUMNS} FROM changed"
     );

@@ -114,15 +114,13 @@ impl FailureWrites {
     }
 
     async fn write_groups(&self, session: &Session) -> Result<(), SessionError> {
-        let mut keys: BTreeSet<(Fingerprint, u64)> = BTreeSet::new();
-        let mut free: BTreeMap<Fingerprint, u32> = BTreeMap::new();
-        for failure in &self.failures {
-            let (Some(hash), Some(group)) = (failure.key_hash, self.groups.get(&failure.fingerprint)) else { continue };
-            let free = free.entry(failure.fingerprint).or_insert(bounds::FAILURE_KEYS_MAX.saturating_sub(group.keys));
-            if *free > 0 && keys.insert((failure.fingerprint, hash)) {
-                *free -= 1;
-            }
-        }
+        let counts_keys = |group: &FailureGroup| group.keys < bounds::FAILURE_KEYS_MAX;
+        let of_failure = |failure: &NewFailure| {
+            let counts = self.groups.get(&failure.fingerprint).is_some_and(counts_keys);
+            failure.key_hash.filter(|_| counts).map(|hash| (failure.fingerprint, hash))
+        };
+        let keys: BTreeSet<(Fingerprint, u64)> = self.failures.iter().filter_map(of_failure).collect();
+        let keys_max = bounds::FAILURE_KEYS_MAX as i32;
         let key_groups: Vec<String> = keys.iter().map(|(fingerprint, _)| fingerprint.to_string()).collect();
         let hashes: Vec<i64> = keys.iter().map(|(_, hash)| signed(*hash)).collect();
         let groups = || self.groups.values();
@@ -136,9 +134,17 @@ impl FailureWrites {
             groups().map(|group| group.changed.as_ref().and_then(|change| change.by.as_deref())).collect();
         let regressed_at: Vec<Option<i64>> = groups().map(|group| group.regressed.map(timestamp_us)).collect();
         let text = format!(
-            "WITH added AS (
+            "WITH new_keys AS (
+                 SELECT named.fingerprint, named.key_hash,
+                     row_number() OVER (PARTITION BY named.fingerprint ORDER BY named.key_hash) AS place
+                 FROM unnest($8::text[], $9::bigint[]) AS named (fingerprint, key_hash) WHERE NOT EXISTS (
+                     SELECT FROM $schema.failure_keys AS known
+                     WHERE known.fingerprint = named.fingerprint AND known.key_hash = named.key_hash)
+             ), added AS (
                  INSERT INTO $schema.failure_keys (fingerprint, key_hash)
-                 SELECT unnest($8::text[]), unnest($9::bigint[]) ON CONFLICT DO NOTHING RETURNING fingerprint
+                 SELECT fingerprint, key_hash FROM new_keys JOIN $schema.failure_groups AS counting USING (fingerprint)
+                 WHERE place <= $10::int - counting.keys
+                 ON CONFLICT DO NOTHING RETURNING fingerprint
              ), counted AS (
                  SELECT fingerprint, count(*)::int AS keys FROM added GROUP BY fingerprint
              )
@@ -161,6 +167,7 @@ impl FailureWrites {
             (&regressed_at as _, Type::INT8_ARRAY),
             (&key_groups as _, Type::TEXT_ARRAY),
             (&hashes as _, Type::INT8_ARRAY),
+            (&keys_max as _, Type::INT4),
         ];
         session.query(&text, &args).await.map(drop)
     }
@@ -239,7 +246,8 @@ impl FailureWrites {
         Ok(())
     }
 
-    /// Deletes the groups of tasks that have too many with the new ones: those that failed last the longest ago.
+    /// Deletes the groups of tasks that have too many with the new ones: those that failed last the longest ago. Those that are open and
+    /// those that an operator has dealt with are counted apart: new failures never take away what operators said.
     async fn make_room(&self, session: &Session) -> Result<(), SessionError> {
         let is_new = |group: &&FailureGroup| {
             let of_group = self.failures.iter().filter(|failure| failure.fingerprint == group.fingerprint);
@@ -252,7 +260,7 @@ impl FailureWrites {
         let text = delete_groups(
             "SELECT fingerprint FROM (
                  SELECT fingerprint,
-                     row_number() OVER (PARTITION BY task ORDER BY last_seen_at DESC, fingerprint DESC) AS place
+                     row_number() OVER (PARTITION BY task, state = 'open' ORDER BY last_seen_at DESC, fingerprint DESC) AS place
                  FROM $schema.failure_groups WHERE task = ANY($1)) AS placed
              WHERE place > $2 AND fingerprint <> ALL($3)",
         );

@@ -7,6 +7,7 @@ use tokio_postgres::types::Type;
 use wharf_core::bounds;
 use wharf_core::find::{DigestPrefix, JobCursor, JobOrder, JobQuery, WaitView};
 use wharf_core::hold::HoldScope;
+use wharf_core::ids::JobId;
 use wharf_core::job::{Job, State};
 use wharf_core::key::Lane;
 use wharf_core::limits::LimitTable;
@@ -16,7 +17,7 @@ use super::hold_rows;
 use super::read::{JOB, JOB_NAMES, has_few_waiting, overrides};
 use super::rows::{self, STATUS_COLUMNS};
 use super::session::{Arg, Session, SessionError, computed, value};
-use crate::columns::{self, READY, key_text, parse, signed, timestamp};
+use crate::columns::{self, READY, key_text, parse, signed, timestamp, unsigned};
 use crate::search::{Offered, Search, listed_at};
 use crate::search_source::{Rest, Source, numbers_of, state_numbers};
 use crate::store::{FindPage, FindRequest};
@@ -46,7 +47,7 @@ pub(super) async fn find(session: &Session, request: &FindRequest, now: Timestam
 async fn search(session: &Session, request: &FindRequest, now: Timestamp) -> Result<FindPage, SessionError> {
     let needs_view = request.query.needs_wait_view();
     let view = if needs_view { wait_view(session, &request.declared, now).await? } else { WaitView::default() };
-    let Some(filter) = RowFilter::new(session, &request.query).await? else { return Ok(FindPage::default()) };
+    let Some(filter) = RowFilter::new(session, &request.query, now).await? else { return Ok(FindPage::default()) };
     let source = resolved(session, Source::of(request)).await?;
     let mut search = Search::new(request, view);
     let mut held = HashSet::new();
@@ -56,18 +57,17 @@ async fn search(session: &Session, request: &FindRequest, now: Timestamp) -> Res
         if needs_view {
             add_holds(session, &chunk.candidates, &mut held, &mut search).await?;
         }
-        let mut looked_at = 0;
-        for Found { place, job, digests, is_ready } in chunk.candidates {
-            let (cursor, at) = (JobCursor::behind(&job, request.order), listed_at(&job, request.order));
-            search.look_at(place - looked_at, cursor, at);
-            looked_at = place;
-            let is_due = match job.status.state {
-                State::Waiting { due } => is_ready || due <= now,
-                _ => true,
-            };
-            if search.offer(Offered { job, digests, is_due }) {
-                return Ok(search.paused());
-            }
+        let candidates = chunk.candidates;
+        let (back, looked_at, is_over) = if request.query.reads_texts() {
+            // Texts take milliseconds: a thread for that looks through them, and the host's other work goes on.
+            let looked = tokio::task::spawn_blocking(move || look_through(search, candidates, now)).await;
+            looked.map_err(|_| SessionError::Damaged("a search panicked: see the host's log".to_owned()))?
+        } else {
+            look_through(search, candidates, now)
+        };
+        search = back;
+        if is_over {
+            return Ok(search.paused());
         }
         if !chunk.is_cut {
             if let Some((cursor, at)) = chunk.last {
@@ -82,6 +82,27 @@ async fn search(session: &Session, request: &FindRequest, now: Timestamp) -> Res
         }
         size = next_size(&source, size, chunk.rows, chunk.is_cut);
     }
+}
+
+/// Offers the candidates to a search, until the search is over. Returns the search, how many rows it has looked at, and true if it is
+/// over.
+fn look_through(mut search: Search, candidates: Vec<Found>, now: Timestamp) -> (Search, u64, bool) {
+    let (mut looked_at, order) = (0, search.request.order);
+    for Found { place, job, digests, is_ready } in candidates {
+        if search.is_over() {
+            return (search, looked_at, true);
+        }
+        search.look_at(place - looked_at, JobCursor::behind(&job, order), listed_at(&job, order));
+        looked_at = place;
+        let is_due = match job.status.state {
+            State::Waiting { due } => is_ready || due <= now,
+            _ => true,
+        };
+        if search.offer(Offered { job, digests, is_due }) {
+            return (search, looked_at, true);
+        }
+    }
+    (search, looked_at, false)
 }
 
 /// A job that may meet the query.
@@ -114,17 +135,30 @@ struct RowFilter<'q> {
     parent: Option<i64>,
     digests: Vec<&'q str>,
     payload: bool,
+    /// True if IDs are ahead of the clock; only known if the query has an upper end.
+    ids_are_ahead: bool,
 }
 
 impl<'q> RowFilter<'q> {
     /// Returns `None` if no job meets the query, since the store has no job of its tasks.
-    async fn new(session: &Session, query: &'q JobQuery) -> Result<Option<RowFilter<'q>>, SessionError> {
+    async fn new(
+        session: &Session,
+        query: &'q JobQuery,
+        now: Timestamp,
+    ) -> Result<Option<RowFilter<'q>>, SessionError> {
         let states = state_numbers(query);
         let tasks = task_numbers(session, query).await?;
         if tasks.as_ref().is_some_and(Vec::is_empty) {
             return Ok(None);
         }
+        let mut ids_are_ahead = false;
+        if query.has_until() {
+            let highest = session.query_one("SELECT max(id) FROM $schema.jobs", &[]).await?;
+            let highest: Option<i64> = computed(&highest, 0)?;
+            ids_are_ahead = highest.is_some_and(|highest| JobId::is_ahead(unsigned(highest), now));
+        }
         Ok(Some(RowFilter {
+            ids_are_ahead,
             states,
             tasks,
             keys: query.keys().iter().map(|key| key_text(key.as_ref())).collect(),
@@ -186,7 +220,7 @@ async fn read(
     (request, filter): (&FindRequest, &RowFilter<'_>),
     size: i64,
 ) -> Result<Chunk, SessionError> {
-    let rest = Rest::behind(place, &request.query);
+    let rest = Rest::behind(place, &request.query, filter.ids_are_ahead);
     let (at, at_id) = rest.ended_before;
     let ids: Vec<i64> = match source {
         Source::Listed(all) => rest.of(all).take(size as usize).collect(),
@@ -347,7 +381,7 @@ async fn add_holds(
     session: &Session,
     candidates: &[Found],
     known: &mut HashSet<HoldScope>,
-    search: &mut Search<'_>,
+    search: &mut Search,
 ) -> Result<(), SessionError> {
     let waiting = candidates.iter().filter(|found| matches!(found.job.status.state, State::Waiting { .. }));
     let scopes = waiting.flat_map(|found| HoldScope::of_job(&found.job.task, &found.job.lane));

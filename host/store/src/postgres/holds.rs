@@ -11,7 +11,6 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
-use wharf_core::bounds;
 use wharf_core::hold::{Hold, HoldScope, HoldTable, NewHold};
 use wharf_core::time::Timestamp;
 
@@ -46,7 +45,8 @@ impl PostgresLedger<'_> {
             earlier = found.first().map(read_hold).transpose()?;
         }
         let Some(hold) = new.set_over(earlier.as_ref(), self.now) else { return Ok(earlier) };
-        let (scope, room) = (hold.scope.to_string(), self.room_for_holds().await?);
+        let (scope, held) = (hold.scope.to_string(), self.count_of_holds().await?);
+        let room = i64::from(new.others_max()) - held;
         let text = "INSERT INTO $schema.holds (scope, until_at, reason, held_by, held_at) SELECT $1, $2, $3, $4, $5
                     WHERE $6 > 0 OR EXISTS (SELECT FROM $schema.holds WHERE scope = $1)
                     ON CONFLICT (scope) DO UPDATE SET until_at = excluded.until_at, reason = excluded.reason,
@@ -66,7 +66,7 @@ impl PostgresLedger<'_> {
         let Some(row) = set.first() else { return Ok(None) };
         // A row that was in the table has another transaction behind it.
         let is_new: bool = computed(row, 0)?;
-        self.hold_room = Some(room - i64::from(is_new));
+        self.hold_count = Some(held + i64::from(is_new));
         self.has_holds = true;
         self.forget_lanes();
         if let Some(act) = NewAct::of_hold(new.by.clone(), &hold) {
@@ -75,16 +75,16 @@ impl PostgresLedger<'_> {
         Ok(Some(hold))
     }
 
-    /// Returns how many more holds there may be. All of them are counted once for a transaction: it may set many.
-    async fn room_for_holds(&mut self) -> Result<i64, SessionError> {
-        if let Some(room) = self.hold_room {
-            return Ok(room);
+    /// Returns how many holds there are, as far as any bound asks. They are counted once for a transaction: it may set many.
+    async fn count_of_holds(&mut self) -> Result<i64, SessionError> {
+        if let Some(count) = self.hold_count {
+            return Ok(count);
         }
-        let text = "SELECT $1 - count(*) FROM (SELECT FROM $schema.holds LIMIT $1) AS holds";
-        let max = i64::from(bounds::HOLDS_MAX);
-        let room = computed(&self.session.query_one(text, &[(&max as _, Type::INT8)]).await?, 0)?;
-        self.hold_room = Some(room);
-        Ok(room)
+        let text = "SELECT count(*) FROM (SELECT FROM $schema.holds LIMIT $1) AS holds";
+        let max = i64::from(bounds::HOLDS_WITH_WIDE_MAX);
+        let count = computed(&self.session.query_one(text, &[(&max as _, Type::INT8)]).await?, 0)?;
+        self.hold_count = Some(count);
+        Ok(count)
     }
 
     /// Removes a hold. Returns it if it was in force.
@@ -94,7 +94,7 @@ impl PostgresLedger<'_> {
         let (name, session) = (scope.to_string(), self.session);
         let args = [(&name as _, Type::TEXT)];
         let (deleted, ()) = try_join!(session.query(&delete, &args), self.update_lanes(lanes))?;
-        self.hold_room = None;
+        self.hold_count = None;
         self.forget_lanes();
         let Some(row) = deleted.first() else { return Ok(None) };
         let released = Some(read_hold(row)?).filter(|hold| hold.is_in_force(self.now));
@@ -123,7 +123,7 @@ impl PostgresLedger<'_> {
             [(&self.locked as _, Type::INT4_ARRAY), (&now as _, Type::INT8)],
         );
         let (deleted, _) = try_join!(self.session.query(delete, &delete_args), self.session.query(open, &open_args))?;
-        self.hold_room = None;
+        self.hold_count = None;
         self.forget_lanes();
         Ok(deleted.len() as u32)
     }

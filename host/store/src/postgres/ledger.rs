@@ -92,7 +92,7 @@ pub(super) struct PostgresLedger<'t> {
     /// True if there is a hold. If there is none, nothing looks for one.
     pub(super) has_holds: bool,
     /// The number of holds that may still be set; `None` before they are counted.
-    pub(super) hold_room: Option<i64>,
+    pub(super) hold_count: Option<i64>,
     /// The column `held_until_at` for new lanes, of those of `lanes` that are held.
     pub(super) lane_holds: HashMap<LaneRow, i64>,
     /// Unused numbers of `line_numbers`.
@@ -210,7 +210,7 @@ impl<'t> PostgresLedger<'t> {
             lanes: reads.lanes.iter().map(|lane| (lane.clone(), Vec::new())).collect(),
             has_closed_lanes: closed.first().map_or(Ok(true), |row| computed(row, 0))?,
             has_holds: computed(&moment, 4)?,
-            hold_room: None,
+            hold_count: None,
             lane_holds: HashMap::new(),
             numbers: expand_numbers(&numbers)?,
             running: RunningRows::read(&running)?,

@@ -13,6 +13,13 @@ use super::time::{NOW, Time};
 use crate::announced_plugins::PluginDigest;
 use crate::columns::{parse, timestamp_us};
 
+/// The moment behind the last resolve of a plugin's groups, for a row of `seen`; see `digest_first_seen` of the core.
+const AFTER_RESOLVED: &str = "(SELECT max(changed_at) + 1 FROM $schema.failure_groups
+    WHERE state = 'resolved' AND split_part(task, '/', 1) = seen.plugin)";
+/// The condition that a row of `seen` is not in the table.
+const IS_NEW: &str = "NOT EXISTS (SELECT FROM $schema.plugin_digests AS known
+    WHERE known.plugin = seen.plugin AND known.digest = seen.digest)";
+
 /// The columns of digests, in the order in which all transactions lock them.
 struct Columns<'d> {
     plugins: Vec<&'d str>,
@@ -36,8 +43,8 @@ pub(super) async fn see(session: &Session, time: &Time, seen: &[PluginDigest]) -
     let (columns, now) = (Columns::new(seen), time.manual_micros());
     let add = format!(
         "INSERT INTO $schema.plugin_digests (plugin, digest, version, first_seen_at)
-         SELECT plugin, digest, version, coalesce($4::bigint, {NOW})
-         FROM unnest($1::text[], $2::text[], $3::text[]) AS seen (plugin, digest, version)
+         SELECT plugin, digest, version, greatest(coalesce($4::bigint, {NOW}), {AFTER_RESOLVED})
+         FROM unnest($1::text[], $2::text[], $3::text[]) AS seen (plugin, digest, version) WHERE {IS_NEW}
          ORDER BY plugin COLLATE \"C\", digest COLLATE \"C\" ON CONFLICT DO NOTHING"
     );
     let args = [
@@ -65,15 +72,19 @@ pub(super) async fn first_seen(
 ) -> Result<HashMap<(PluginId, String), Timestamp>, SessionError> {
     let (columns, at) = (Columns::new(seen), timestamp_us(now));
     // What another transaction adds at this moment is in neither part: it is as new as what this one adds.
-    let text = "WITH seen AS MATERIALIZED (
+    let text = format!(
+        "WITH seen AS MATERIALIZED (
                     SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) AS seen (plugin, digest, version)
                 ), added AS (
                     INSERT INTO $schema.plugin_digests (plugin, digest, version, first_seen_at)
-                    SELECT plugin, digest, version, $4 FROM seen ORDER BY plugin COLLATE \"C\", digest COLLATE \"C\"
-                    ON CONFLICT DO NOTHING
+                    SELECT plugin, digest, version, greatest($4, {AFTER_RESOLVED}) FROM seen WHERE {IS_NEW}
+                    ORDER BY plugin COLLATE \"C\", digest COLLATE \"C\"
+                    ON CONFLICT DO NOTHING RETURNING plugin, digest, first_seen_at
                 )
                 SELECT plugin, digest, first_seen_at FROM $schema.plugin_digests
-                WHERE (plugin, digest) IN (SELECT plugin, digest FROM seen)";
+                WHERE (plugin, digest) IN (SELECT plugin, digest FROM seen)
+                UNION ALL SELECT plugin, digest, first_seen_at FROM added"
+    );
     let args = [
         (&columns.plugins as _, Type::TEXT_ARRAY),
         (&columns.digests as _, Type::TEXT_ARRAY),
@@ -82,7 +93,7 @@ pub(super) async fn first_seen(
     ];
     let mut first: HashMap<(PluginId, String), Timestamp> =
         seen.iter().map(|one| ((one.plugin.clone(), one.digest.clone()), now)).collect();
-    for row in session.query(text, &args).await? {
+    for row in session.query(&text, &args).await? {
         let plugin = parse("plugin", value(&row, "plugin_digests", 0)?)?;
         first.insert((plugin, value(&row, "plugin_digests", 1)?), timestamp(&row, "plugin_digests", "first_seen_at")?);
     }

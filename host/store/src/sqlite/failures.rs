@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, params};
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
 use wharf_core::bounds;
-use wharf_core::failure::{FailureGroup, FailureState, NewFailure};
+use wharf_core::failure::{FailureGroup, FailureState, NewFailure, digest_first_seen};
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::time::Timestamp;
 
@@ -51,17 +51,23 @@ impl SqliteLedger<'_> {
         if let Some(at) = known {
             return Ok(timestamp(at));
         }
+        // The tasks of a plugin are its name, a slash and more: `0` follows the slash.
+        let mut resolved = self.conn.prepare_cached(
+            "SELECT max(changed_at) FROM failure_groups WHERE state = 'resolved' AND task >= ?1 || '/' AND task < ?1 || '0'",
+        )?;
+        let resolved: Option<i64> = resolved.query_row([plugin], |row| row.get(0))?;
+        let first = digest_first_seen(now, resolved.map(timestamp));
         let mut write = self.conn.prepare_cached(
             "INSERT INTO plugin_digests (plugin, digest, version, first_seen_at) VALUES (?1, ?2, ?3, ?4)",
         )?;
-        write.execute(params![plugin, digest, seen.version, timestamp_us(now)])?;
+        write.execute(params![plugin, digest, seen.version, timestamp_us(first)])?;
         let mut trim = self.conn.prepare_cached(
             "DELETE FROM plugin_digests WHERE plugin = ?1 AND digest IN (
                  SELECT digest FROM plugin_digests WHERE plugin = ?1 ORDER BY first_seen_at DESC, digest DESC
                  LIMIT -1 OFFSET ?2)",
         )?;
         trim.execute(params![plugin, bounds::PLUGIN_DIGESTS_MAX])?;
-        Ok(now)
+        Ok(first)
     }
 
     /// Returns true if the key is new in its group.
@@ -137,11 +143,15 @@ impl SqliteLedger<'_> {
         Ok(())
     }
 
-    /// Deletes the group of a task that failed last the longest ago, if there are too many with the new one.
+    /// Deletes the group of a task that failed last the longest ago, if there are too many with the new one. Those that are open and those
+    /// that an operator has dealt with are counted apart: new failures never take away what operators said.
     fn make_room_for_group(&self, new: &FailureGroup) -> rusqlite::Result<()> {
         let mut find = self.conn.prepare_cached(
-            "SELECT fingerprint FROM failure_groups WHERE task = ?1 ORDER BY last_seen_at DESC, fingerprint DESC
-             LIMIT -1 OFFSET ?2",
+            "SELECT fingerprint FROM (
+                 SELECT fingerprint, row_number() OVER (
+                     PARTITION BY state = 'open' ORDER BY last_seen_at DESC, fingerprint DESC) AS place
+                 FROM failure_groups WHERE task = ?1)
+             WHERE place > ?2",
         )?;
         let new_fingerprint = new.fingerprint.to_string();
         let found =
@@ -166,7 +176,9 @@ impl SqliteLedger<'_> {
         by: &Author,
     ) -> rusqlite::Result<Option<FailureGroup>> {
         let Some(mut group) = failure_rows::group(self.conn, fingerprint)? else { return Ok(None) };
-        group.set_state(state, by.name().map(str::to_owned), self.now());
+        let mut newest = self.conn.prepare_cached("SELECT max(first_seen_at) FROM plugin_digests WHERE plugin = ?1")?;
+        let newest: Option<i64> = newest.query_row([group.task.plugin().as_str()], |row| row.get(0))?;
+        group.set_state(state, by.name().map(str::to_owned), self.now(), newest.map(timestamp));
         self.write_group(&group)?;
         self.write_act(&NewAct::of_failure(by.clone(), fingerprint, state))?;
         Ok(Some(group))

@@ -38,12 +38,12 @@ pub(super) fn find(
     } else {
         WaitView::default()
     };
-    let Some(filter) = RowFilter::new(&snapshot, &request.query)? else { return Ok(FindPage::default()) };
+    let Some(filter) = RowFilter::new(&snapshot, &request.query, now)? else { return Ok(FindPage::default()) };
     let source = resolved(&snapshot, Source::of(request), &ahead)?;
     let mut reader = JobReader { conn: &snapshot, ahead: &ahead, held: HashSet::new(), now };
     let mut search = Search::new(request, view);
     loop {
-        let rows = rows(&snapshot, &source, search.place(), &request.query)?;
+        let rows = rows(&snapshot, &source, search.place(), (&request.query, filter.ids_are_ahead))?;
         let is_last = rows.len() < bounds::FIND_BATCH as usize;
         for row in rows {
             let id = job_id(row.id)?;
@@ -92,17 +92,24 @@ struct RowFilter<'q> {
     states: Vec<i16>,
     tasks: Option<HashSet<i64>>,
     keys: Vec<&'q str>,
+    /// True if IDs are ahead of the clock; only known if the query has an upper end.
+    ids_are_ahead: bool,
 }
 
 impl<'q> RowFilter<'q> {
     /// Returns `None` if no job meets the query, since the store has no job of its tasks.
-    fn new(conn: &Connection, query: &'q JobQuery) -> rusqlite::Result<Option<RowFilter<'q>>> {
+    fn new(conn: &Connection, query: &'q JobQuery, now: Timestamp) -> rusqlite::Result<Option<RowFilter<'q>>> {
         let states = state_numbers(query);
         let tasks = task_numbers(conn, query)?;
         if tasks.as_ref().is_some_and(HashSet::is_empty) {
             return Ok(None);
         }
-        Ok(Some(RowFilter { states, tasks, keys: query.keys().iter().map(|key| key_text(key.as_ref())).collect() }))
+        let keys = query.keys().iter().map(|key| key_text(key.as_ref())).collect();
+        let ids_are_ahead = query.has_until() && {
+            let highest: Option<i64> = conn.query_row("SELECT max(id) FROM jobs", [], |row| row.get(0))?;
+            highest.is_some_and(|highest| JobId::is_ahead(unsigned(highest), now))
+        };
+        Ok(Some(RowFilter { states, tasks, keys, ids_are_ahead }))
     }
 
     fn admits(&self, state: i16, row: &LightRow) -> bool {
@@ -168,9 +175,9 @@ fn rows(
     conn: &Connection,
     source: &Source,
     place: Option<JobCursor>,
-    query: &JobQuery,
+    (query, ids_are_ahead): (&JobQuery, bool),
 ) -> rusqlite::Result<Vec<LightRow>> {
-    let (rest, max) = (Rest::behind(place, query), bounds::FIND_BATCH);
+    let (rest, max) = (Rest::behind(place, query, ids_are_ahead), bounds::FIND_BATCH);
     let (below, lowest) = (rest.below, rest.lowest);
     // A key is text: it is only read where it decides.
     let key = if query.keys().is_empty() { "NULL" } else { "key" };
@@ -259,7 +266,7 @@ struct JobReader<'s> {
 
 impl JobReader<'_> {
     /// Reads a job that may meet the query, with what the query needs of it.
-    fn read(&mut self, id: JobId, search: &mut Search<'_>) -> rusqlite::Result<Option<Offered>> {
+    fn read(&mut self, id: JobId, search: &mut Search) -> rusqlite::Result<Option<Offered>> {
         let number = signed(id.number());
         let wanted = search.request.query.digests();
         let digests = if wanted.is_empty() { Vec::new() } else { self.digests(number)? };

@@ -6,7 +6,6 @@
 use rusqlite::params;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
-use wharf_core::bounds;
 use wharf_core::hold::{Hold, HoldScope, HoldTable, NewHold};
 use wharf_core::time::Timestamp;
 
@@ -30,7 +29,7 @@ impl SqliteLedger<'_> {
         let holds = self.holds()?;
         let earlier = holds.get(&new.scope);
         let Some(hold) = new.set_over(earlier, now) else { return Ok(earlier.cloned()) };
-        if holds.get(&hold.scope).is_none() && holds.len() >= bounds::HOLDS_MAX as usize {
+        if holds.get(&hold.scope).is_none() && holds.len() >= new.others_max() as usize {
             return Ok(None);
         }
         holds.set(hold.clone());

@@ -103,10 +103,13 @@ impl SqliteLedger<'_> {
 
     /// Begins an operation, unless too many have not ended.
     pub(super) fn start_operation(&self, new: &NewOperation) -> rusqlite::Result<Option<BulkOperation>> {
-        if open(self.conn)?.len() >= bounds::OPERATIONS_OPEN_MAX as usize {
+        let (open, operation) = (open(self.conn)?, new.started_at(self.now()));
+        if let Some(same) = open.iter().find(|one| one.is_one_with(&operation)) {
+            return Ok(Some(same.clone()));
+        }
+        if open.len() >= bounds::OPERATIONS_OPEN_MAX as usize {
             return Ok(None);
         }
-        let operation = new.started_at(self.now());
         self.write_operation(&operation)?;
         self.write_act(&NewAct::of_operation(new.author.clone(), &operation))?;
         Ok(Some(operation))
@@ -141,6 +144,9 @@ impl SqliteLedger<'_> {
         }
         let Some(operation) = operation.after(step, &changed, now) else { return Ok(None) };
         self.write_operation(&operation)?;
+        if let Some(act) = NewAct::of_ended_operation(&operation) {
+            self.write_act(&act)?;
+        }
         Ok(Some(StepTaken { operation, changed }))
     }
 

@@ -11,7 +11,7 @@ use super::error::StoreError;
 #[async_trait]
 pub trait HoldStore: Send + Sync {
     /// Sets a hold, in place of an earlier one of the same scope. No claim that begins after this returns takes a job of the
-    /// scope. Returns `None`, and sets nothing, if there are `bounds::HOLDS_MAX` holds of other scopes. The act of an
+    /// scope. Returns `None`, and sets nothing, if there are `NewHold::others_max` holds of other scopes. The act of an
     /// operator who sets a hold is added to the audit log.
     async fn set_hold(&self, hold: NewHold) -> Result<Option<Hold>, StoreError>;
 

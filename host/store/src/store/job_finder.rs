@@ -1,5 +1,6 @@
 //! Finding jobs by a query, a bounded part of the store at a time.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct FindRequest {
     pub time: Duration,
     /// The limits that manifests and settings declare, which decide if waiting jobs are blocked.
     pub declared: Arc<LimitTable>,
+    /// The memory that is reserved for the search. The store drops it when the search has ended, which it may do after its caller has gone away.
+    pub room: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl FindRequest {
@@ -56,6 +59,7 @@ impl FindRequest {
             rows_max: bounds::FIND_ROWS_MAX,
             time: bounds::FIND_TIME,
             declared,
+            room: None,
         }
     }
 }

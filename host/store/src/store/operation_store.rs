@@ -11,7 +11,8 @@ use super::error::StoreError;
 /// The bulk operations of a store. An operation changes nothing by itself: hosts find its jobs and take its steps.
 #[async_trait]
 pub trait OperationStore: Send + Sync {
-    /// Begins an operation, and adds the act to the audit log. Returns `None`, and changes nothing, if `bounds::OPERATIONS_OPEN_MAX` have not ended.
+    /// Begins an operation, and adds the act to the audit log. An open operation that does nothing else is returned in its place
+    /// (see `BulkOperation::is_one_with`), so that a request which is sent twice begins one operation. Returns `None`, and changes nothing, if `bounds::OPERATIONS_OPEN_MAX` have not ended.
     async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError>;
 
     /// Returns an operation.
@@ -24,7 +25,7 @@ pub trait OperationStore: Send + Sync {
     async fn open_operations(&self) -> Result<Vec<BulkOperation>, StoreError>;
 
     /// Takes a step of an operation, in one transaction: each of its jobs that is still as it was found is changed, and the
-    /// operation goes on behind them. Returns `None`, and changes nothing, if the step is not the operation's next one.
+    /// operation goes on behind them. The step that ends the operation adds an act to the audit log. Returns `None`, and changes nothing, if the step is not the operation's next one.
     async fn take_operation_step(&self, step: OperationStep) -> Result<Option<StepTaken>, StoreError>;
 
     /// Ends an operation before its next step, and adds the act to the audit log. Returns it as it was left; `None` if there is none, or it has ended.

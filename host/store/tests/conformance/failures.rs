@@ -207,6 +207,27 @@ fn what_comes_back_with_a_newer_digest_is_told_and_an_upgrade_under_way_is_not()
 }
 
 #[test]
+fn a_regression_is_told_and_none_is_invented_though_the_clock_is_set_back() {
+    on_every_store(|stage| async move {
+        let (text, ahead) = ("no order 17", 100 * SECOND);
+        stage.pass(ahead);
+        stage.loads(&["d1"]).await;
+        let (id, _) = stage.fail(COUNT, "", text, Some("d1")).await;
+        let group = stage.fingerprint(id).await;
+        stage.clock.set_back(ahead);
+        // The digest was there when the group was resolved, though later by the clock of that time.
+        stage.store.set_failure_state(group, FailureState::Resolved, Author::anyone()).await.unwrap().unwrap();
+        assert_eq!(stage.fail(COUNT, "", text, Some("d1")).await.1.regressed, None);
+        stage.pass(SECOND);
+        stage.loads(&["d2"]).await;
+        assert_eq!(stage.fail(COUNT, "", text, Some("d2")).await.1.regressed, Some(group));
+        // And of a digest that no node has announced.
+        stage.store.set_failure_state(group, FailureState::Resolved, Author::anyone()).await.unwrap().unwrap();
+        assert_eq!(stage.fail(COUNT, "", text, Some("d3")).await.1.regressed, Some(group));
+    });
+}
+
+#[test]
 fn a_group_that_does_not_exist_has_no_state() {
     on_every_store(|stage| async move {
         let nobody: Fingerprint = "f1:0000000000000001".parse().unwrap();
@@ -376,5 +397,61 @@ fn hosts_count_in_the_same_groups_side_by_side() {
         });
         futures_util::future::join_all(both).await;
         drop(PostgresStore::open(&address).await.unwrap());
+    });
+}
+
+#[test]
+fn new_groups_take_no_state_away_that_an_operator_set() {
+    on_every_store(|stage| async move {
+        let mut kept = Vec::new();
+        for (text, state) in [("ignored", FailureState::Ignored), ("resolved", FailureState::Resolved)] {
+            let (id, _) = stage.fail(COUNT, "", text, None).await;
+            let group = stage.fingerprint(id).await;
+            stage.store.set_failure_state(group, state, Author::anyone()).await.unwrap().unwrap();
+            kept.push((group, state));
+            stage.pass(SECOND);
+        }
+        let letter = |number: u32| char::from(b'g' + (number % 20) as u8);
+        for first in (0..bounds::FAILURE_GROUPS_MAX + 5).step_by(41) {
+            let numbers: Vec<u32> = (first..first + 41).collect();
+            let jobs = stage.add_many(COUNT, "", numbers.len()).await;
+            stage.claim(numbers.len() as u32).await;
+            let end = |(job, number): (&JobId, &u32)| {
+                let text = format!("unknown colour {}{}", letter(*number), letter(number / 20));
+                (*job, fails(1, &text, None, None))
+            };
+            stage.store.record(Arc::new(jobs.iter().zip(&numbers).map(end).collect())).await.unwrap();
+            stage.pass(SECOND);
+        }
+        for (group, state) in kept {
+            assert_eq!(stage.details(group).await.group.state, state);
+        }
+        let open = FailureFilter { max: 1000, state: Some(FailureState::Open), ..FailureFilter::default() };
+        let open = stage.store.failures(open).await.unwrap().groups.len();
+        assert!((1..=bounds::FAILURE_GROUPS_MAX as usize + 40).contains(&open), "{open} open groups");
+    });
+}
+
+#[test]
+fn keys_are_counted_up_to_the_bound_whatever_a_transaction_knows_already() {
+    on_every_store(|stage| async move {
+        let keys = bounds::FAILURE_KEYS_MAX as usize - 1;
+        let record = async |keys: Vec<String>| {
+            let new: Vec<_> = keys.iter().map(|key| stage.new_job(COUNT, key)).collect();
+            stage.store.insert(new, stage.declared.clone()).await.unwrap();
+            let leased = stage.claim(keys.len() as u32).await;
+            let ends = leased.iter().map(|leased| (leased.lease.job, fails(1, "no order 17", None, None))).collect();
+            stage.store.record(Arc::new(ends)).await.unwrap();
+            leased[0].lease.job
+        };
+        let mut job = None;
+        for first in (0..keys).step_by(250) {
+            job = Some(record((first..keys.min(first + 250)).map(|number| format!("k{number}")).collect()).await);
+        }
+        let group = stage.fingerprint(job.unwrap()).await;
+        assert_eq!(stage.details(group).await.group.keys as usize, keys);
+        let known = (0..40).map(|number| format!("k{number}"));
+        record(known.chain(["new".to_owned(), "newer".to_owned()]).collect()).await;
+        assert_eq!(stage.details(group).await.group.keys, bounds::FAILURE_KEYS_MAX);
     });
 }

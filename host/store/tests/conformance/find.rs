@@ -14,7 +14,9 @@ use wharf_core::lifecycle::Event;
 use wharf_core::outcome::{OutcomeKind, Report};
 use wharf_store::{FindPage, FindRequest};
 
-use crate::stage::{COUNT, Kind, LIST, MAKE, SECOND, Stage, at_most, block_on, failed, on_every_store, succeeded};
+use crate::stage::{
+    COUNT, Kind, LIST, MAKE, SECOND, Stage, at_most, block_on, failed, on_every_store, succeeded, usage,
+};
 
 /// Returns a request without a limit of time, so that the test does not depend on the machine.
 fn request(stage: &Stage, text: &str, max: u32) -> FindRequest {
@@ -295,5 +297,38 @@ fn pages_carry_the_first_line_of_reports_and_a_search_reads_all_of_them() {
         assert_eq!(report.text, "the page is broken");
         let whole = stage.seen(job).await.job.report.expect("it failed");
         assert_eq!(whole.text, text);
+    });
+}
+
+/// A host that began with a clock that was ahead, which was set right: the IDs stay ahead, the times of the jobs do not.
+#[test]
+fn jobs_are_found_by_when_they_were_enqueued_though_their_ids_are_ahead() {
+    on_every_store(|stage| async move {
+        let ahead = JobId::first_number_at(stage.store.now() + Duration::from_secs(30 * 24 * 3600));
+        let job = |number| NewJob { id: JobId::from_number(number).unwrap(), ..stage.new_job(COUNT, "a") };
+        let (old, new) = (job(ahead + 1), job(ahead + 2));
+        stage.insert(old.clone()).await;
+        stage.pass(2 * SECOND);
+        stage.insert(new).await;
+        let until = request(&stage, "until:1s", 10);
+        assert_eq!(ids(&stage.store.find(until).await.unwrap()), [old.id]);
+    });
+}
+
+/// The time of a search counts for each job that is looked through, however many of them a store reads at once.
+#[test]
+fn a_search_through_long_texts_ends_in_time_and_says_where_to_go_on() {
+    on_every_store(|stage| async move {
+        let jobs = stage.add_many(COUNT, "a", 200).await;
+        for leased in stage.claim(200).await {
+            let report = Report { kind: OutcomeKind::Failed, text: "a".repeat(4000) };
+            let event = Event::Failed { attempt: 1, report, retry_in: None, usage: usage(), origin: None };
+            stage.record(leased.lease.job, event).await.unwrap();
+        }
+        let text = format!("text:{}b", "a".repeat(255));
+        let bounded = FindRequest { rows_max: 20, ..request(&stage, &text, 10) };
+        let page = stage.store.find(bounded).await.unwrap();
+        assert_eq!(page.jobs, []);
+        assert_eq!((page.looked_at, page.next.map(|next| next.id)), (20, Some(jobs[180])));
     });
 }

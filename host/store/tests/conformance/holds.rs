@@ -368,10 +368,31 @@ fn holds_of_one_transaction_are_bounded_together() {
             "INSERT INTO {schema}.holds SELECT 'key:k' || n, NULL, '', NULL, 1 FROM generate_series(1, {rest}) AS n"
         ));
         // While the first one is on its way, the others come together.
-        let set = ["key:a", "key:b", "key:first", "key:c", "key:a"].map(|text| stage.store.set_hold(new_hold(text, None)));
+        let set =
+            ["key:a", "key:b", "key:first", "key:c", "key:a"].map(|text| stage.store.set_hold(new_hold(text, None)));
         let set = futures_util::future::try_join_all(set).await.unwrap();
         let is_set: Vec<bool> = set.iter().map(Option::is_some).collect();
         assert_eq!(is_set, [true, true, true, false, true], "there is room for two; the others are there");
-        assert!(release(&stage, "key:b").await && stage.store.set_hold(new_hold("key:c", None)).await.unwrap().is_some());
+        assert!(
+            release(&stage, "key:b").await && stage.store.set_hold(new_hold("key:c", None)).await.unwrap().is_some()
+        );
+    });
+}
+
+#[test]
+fn a_plugin_lengthens_an_operators_hold_and_leaves_the_operators_words() {
+    on_every_store(|stage| async move {
+        let hold = |by, length: u32, reason: &str| NewHold {
+            scope: "key:acme".parse().unwrap(),
+            length: Some(HoldLength::For(length * SECOND)),
+            reason: reason.parse().unwrap(),
+            by,
+        };
+        stage.store.set_hold(hold(Author::token("ann"), 10, "fraud")).await.unwrap().unwrap();
+        let plugin = Author::plugin(&"pay".parse().unwrap());
+        let longer = stage.store.set_hold(hold(plugin, 60, "429")).await.unwrap().unwrap();
+        assert_eq!((longer.by.as_deref(), longer.reason.as_str()), (Some("ann"), "fraud"));
+        assert_eq!(longer.until, Some(stage.clock_in(60)));
+        assert_eq!(stage.store.holds(None, 10).await.unwrap().holds, [longer]);
     });
 }

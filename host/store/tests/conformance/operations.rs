@@ -43,7 +43,7 @@ async fn step(stage: &Stage, operation: &BulkOperation, jobs: &[JobId], state: O
         targets.push(operation.target(&stage.seen(*job).await.job));
     }
     let cursor = jobs.iter().min().copied();
-    OperationStep { operation: operation.id, step: operation.step, targets, cursor, state, reason: None }
+    OperationStep { operation: operation.id, step: operation.step, targets, left_out: 0, cursor, state, reason: None }
 }
 
 async fn failed_jobs(stage: &Stage, count: usize) -> Vec<JobId> {
@@ -324,8 +324,8 @@ fn operations_are_listed_bounded_and_deleted() {
         let first = stage.store.start_operation(new_trial).await.unwrap().unwrap();
         assert_eq!((first.state, first.trial), (OperationState::Trying, trial));
         assert_eq!(stage.store.operation(first.id).await.unwrap(), Some(first.clone()));
-        for _ in 1..bounds::OPERATIONS_OPEN_MAX {
-            start(&stage, BulkAct::Cancel, "key:a").await;
+        for number in 1..bounds::OPERATIONS_OPEN_MAX {
+            start(&stage, BulkAct::Cancel, &format!("key:a{number}")).await;
         }
         let more = new(&stage, BulkAct::Cancel, "key:a");
         assert_eq!(stage.store.start_operation(more.clone()).await.unwrap(), None);
@@ -340,5 +340,54 @@ fn operations_are_listed_bounded_and_deleted() {
         assert_eq!(stage.store.delete_ended_operations(stage.store.now(), 10).await.unwrap(), 0);
         assert_eq!(stage.store.delete_ended_operations(stage.clock_in(1), 10).await.unwrap(), 1);
         assert_eq!(stage.store.operation(first.id).await.unwrap(), None);
+    });
+}
+
+#[test]
+fn an_operation_that_has_ended_is_an_act_with_its_count() {
+    on_every_store(|stage| async move {
+        let jobs = failed_jobs(&stage, 3).await;
+        let operation = start(&stage, BulkAct::Delete, "state:failed").await;
+        let first = step(&stage, &operation, &jobs[1..], OperationState::Running).await;
+        let open = stage.store.take_operation_step(first).await.unwrap().unwrap().operation;
+        let mut last = step(&stage, &open, &jobs[..1], OperationState::Done).await;
+        last.left_out = 4;
+        let done = stage.store.take_operation_step(last).await.unwrap().unwrap().operation;
+        assert_eq!((done.changed, done.skipped), (3, 4));
+        let acts = stage.store.acts(ActFilter { max: 10, ..ActFilter::default() }).await.unwrap().acts;
+        let seen: Vec<_> = acts.iter().map(|act| (act.kind, act.count, act.author.name())).collect();
+        assert_eq!(seen, [(ActKind::OperationEnded, 3, Some("ann")), (ActKind::OperationStarted, 0, Some("ann"))]);
+        assert_eq!(acts[0].detail, "done, 4 skipped: delete where state:failed");
+    });
+}
+
+#[test]
+fn a_start_that_is_sent_twice_begins_one_operation() {
+    on_every_store(|stage| async move {
+        let first = start(&stage, BulkAct::Retry, "state:failed").await;
+        stage.pass(SECOND);
+        assert_eq!(start(&stage, BulkAct::Retry, "state:failed").await, first);
+        let other = start(&stage, BulkAct::Retry, "state:failed,cancelled").await;
+        assert_ne!(other.id, first.id);
+        assert_eq!(stage.store.open_operations().await.unwrap().len(), 2);
+        let acts = stage.store.acts(ActFilter { max: 10, ..ActFilter::default() }).await.unwrap().acts;
+        assert_eq!(acts.len(), 2, "the second start was none");
+        stage.store.cancel_operation(first.id, ann()).await.unwrap().unwrap();
+        assert_ne!(start(&stage, BulkAct::Retry, "state:failed").await.id, first.id);
+    });
+}
+
+#[test]
+fn an_operation_says_what_it_waits_for_until_it_goes_on() {
+    on_every_store(|stage| async move {
+        let jobs = failed_jobs(&stage, 1).await;
+        let operation = start(&stage, BulkAct::Retry, "state:failed").await;
+        let waits = operation.step_to(operation.state, Some("it waits".to_owned()));
+        let waiting = stage.store.take_operation_step(waits).await.unwrap().unwrap().operation;
+        assert_eq!((waiting.state, waiting.reason.as_deref()), (OperationState::Running, Some("it waits")));
+        assert_eq!(stage.store.open_operations().await.unwrap(), std::slice::from_ref(&waiting));
+        let next = step(&stage, &waiting, &jobs, OperationState::Running).await;
+        let taken = stage.store.take_operation_step(next).await.unwrap().unwrap();
+        assert_eq!((taken.operation.reason, taken.changed), (None, jobs));
     });
 }

@@ -39,7 +39,7 @@ pub(crate) enum OperationState {
     Cancelled,
 }
 
-/// A request to start a bulk operation.
+/// A request to start a bulk operation. Sent again by the same author while the operation has not ended, it returns that one.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OperationRequest {
@@ -72,10 +72,15 @@ pub(crate) struct OperationRequest {
 pub(crate) struct OperationPreview {
     /// The filter, with the condition that the act can change the jobs.
     pub(crate) filter: String,
-    /// Number of jobs that meet it; as many as were counted within a moment.
+    /// Number of jobs that meet it; as many as were counted within two seconds.
     pub(crate) count: u64,
-    /// True if there may be more.
+    /// True if there may be more: the operation looks at all jobs, however long that takes.
     pub(crate) more: bool,
+    /// Number of jobs that were looked at, from the newest on; jobs that an index rules out are not counted.
+    pub(crate) looked_at: u64,
+    /// The moment back to which the count goes: when the last job that was looked at was enqueued; absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<Moment>,
     /// The first jobs, ten at most, the newest first.
     pub(crate) jobs: Vec<Job>,
 }
@@ -99,7 +104,8 @@ pub(crate) struct BulkOperation {
     pub(crate) state: OperationState,
     /// Number of jobs that it changed.
     pub(crate) changed: u64,
-    /// Number of jobs that had moved on when it came to change them.
+    /// Number of jobs that it left out: those that had moved on when it came to change them, and those that have ended since it began. Jobs
+    /// that no longer met the filter when it came to them are not counted.
     pub(crate) skipped: u64,
     /// Number of jobs to try first.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,7 +121,7 @@ pub(crate) struct BulkOperation {
     /// The priority that jobs get; present with the act `set-priority`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) priority: Option<i32>,
-    /// Why it was halted.
+    /// Why it was halted; of an operation that has not ended, what it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
 }
