@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
+use wharf_core::bounds;
 use wharf_core::hold::{Hold, HoldScope, HoldTable, NewHold};
 use wharf_core::time::Timestamp;
 
