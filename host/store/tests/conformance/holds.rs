@@ -368,10 +368,13 @@ fn holds_of_one_transaction_are_bounded_together() {
             "INSERT INTO {schema}.holds SELECT 'key:k' || n, NULL, '', NULL, 1 FROM generate_series(1, {rest}) AS n"
         ));
         // While the first one is on its way, the others come together.
-        let set = ["key:a", "key:b", "key:first", "key:c", "key:a"].map(|text| stage.store.set_hold(new_hold(text, None)));
+        let set =
+            ["key:a", "key:b", "key:first", "key:c", "key:a"].map(|text| stage.store.set_hold(new_hold(text, None)));
         let set = futures_util::future::try_join_all(set).await.unwrap();
         let is_set: Vec<bool> = set.iter().map(Option::is_some).collect();
         assert_eq!(is_set, [true, true, true, false, true], "there is room for two; the others are there");
-        assert!(release(&stage, "key:b").await && stage.store.set_hold(new_hold("key:c", None)).await.unwrap().is_some());
+        assert!(
+            release(&stage, "key:b").await && stage.store.set_hold(new_hold("key:c", None)).await.unwrap().is_some()
+        );
     });
 }
