@@ -113,6 +113,7 @@ async fn attempt(engine: &Arc<Engine>, plugin: &Arc<Plugin>, task: &str, payload
         key: None,
         payload: payload.clone(),
         attempt: 1,
+        tick: None,
     };
     let call = Call { input, limits: AttemptLimits::of(&plugin.manifest.tasks[task]) };
     let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), AttemptHandle::new()).await;

@@ -1,5 +1,7 @@
 //! One job: what it is, why it waits, its attempts, what went in and came out, its log.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::IntoResponse;
@@ -9,7 +11,7 @@ use wharf_core::ids::JobId;
 use wharf_core::job::Job as CoreJob;
 use wharf_runner::Host;
 
-use crate::http::api::{AttemptList, Job, JobState, Wait};
+use crate::http::api::{AttemptList, Job, JobState, Moment, Wait};
 use crate::http::bytes::harmless_headers;
 use crate::http::jobs::{BytesOf, read_bytes};
 use crate::http::problem::Problem;
@@ -42,6 +44,9 @@ pub(super) struct Seen {
     attempts: AttemptList,
 }
 
+/// The time by which the store's clock may have been set back while a job ran.
+const CLOCK_SLACK: Duration = Duration::from_secs(60);
+
 /// Reads a job that the visitor sees, with its attempts.
 pub(super) async fn read(host: &Host, visitor: &Visitor, id: JobId) -> Result<Seen, Problem> {
     let access = visitor.access()?;
@@ -60,8 +65,8 @@ pub(super) async fn read(host: &Host, visitor: &Visitor, id: JobId) -> Result<Se
 pub(super) async fn show(State(host): State<Host>, visitor: Visitor, PagePath(id): PagePath<String>) -> Answer {
     let id = job_lookup::job_id(&id)?;
     let seen = read(&host, &visitor, id).await?;
-    let children = children(&host, &visitor, id).await?;
-    let log = job_log::read(&host, id, seen.entries).await;
+    let (children, log) = tokio::join!(children(&host, &visitor, &seen), job_log::read(&host, id, seen.entries));
+    let children = children?;
     let after = log.last();
     let is_open = matches!(seen.document.state, JobState::Waiting | JobState::Running);
     let live = if is_open { format!("live/jobs/{id}?after={after}") } else { "live/health?depth=2".to_owned() };
@@ -70,9 +75,14 @@ pub(super) async fn show(State(host): State<Host>, visitor: Visitor, PagePath(id
     Ok(page(&visitor, &Frame { title: &title, section: Section::Jobs, live: Some(live) }, &main))
 }
 
-async fn children(host: &Host, visitor: &Visitor, id: JobId) -> Result<Vec<CoreJob>, Problem> {
+/// Finds the jobs that this one enqueued: they came after it.
+async fn children(host: &Host, visitor: &Visitor, seen: &Seen) -> Result<Vec<CoreJob>, Problem> {
+    if seen.document.attempt == 0 {
+        return Ok(Vec::new());
+    }
+    let since = Moment(seen.document.enqueued_at.0 - CLOCK_SLACK);
     // Which job of another key enqueued one is not told to who is bound to a key.
-    let text = format!("parent:{id}");
+    let text = format!("parent:{} since:{:.6}", seen.id, since.date());
     match filter::seen_by(&visitor.access()?, filter::parse("parent", &text, host.now())?) {
         Some(query) => Ok(host.find(query.into(), JobOrder::Newest, None, CHILDREN).await?.jobs),
         None => Ok(Vec::new()),
