@@ -207,6 +207,7 @@ mod tests {
             on_conflict: OnConflict::Wait,
             batch: None,
             lineage: Lineage::default(),
+            tick: None,
         };
         store.insert(vec![job], Arc::default()).await.unwrap();
         let pass = |length: Duration| clock.0.fetch_add(length.as_millis() as u64, Ordering::SeqCst);

@@ -8,7 +8,6 @@ use wharf_core::bulk::{BulkAct, Trial};
 use wharf_core::find::JobQuery;
 use wharf_runner::{Host, OperationRequest, Preview};
 
-use crate::config;
 use crate::http::api::{Job, Moment};
 use crate::http::problem::Problem;
 use crate::http::{encode, filter, length, operations};
@@ -180,7 +179,7 @@ mod tests {
             author: Author::anyone(),
             mark: String::new(),
             has_cookie: false,
-            until: None,
+            session: None,
             is_safe: true,
             base: "./".to_owned(),
             here: "bulk".to_owned(),
