@@ -114,7 +114,12 @@ async fn list(session: &Session, expired: &ExpiredJobs, now: Timestamp) -> Resul
     let mut tasks: BTreeMap<String, TaskName> = BTreeMap::new();
     for row in &session.query(FINISHED, &args).await? {
         let job = listed_job(row)?;
-        listed.last = Some((job.finished, Some(job.id)));
+        let place = Some((job.finished, Some(job.id)));
+        // A job that was retried and finished again at one moment is in two lists. The second one names no job once it is deleted.
+        if listed.last == place {
+            continue;
+        }
+        listed.last = place;
         let Some(state) = computed::<Option<i16>>(row, 3)? else {
             listed.stale.push(job);
             continue;
