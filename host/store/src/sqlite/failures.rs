@@ -147,16 +147,17 @@ impl SqliteLedger<'_> {
     /// that an operator has dealt with are counted apart: new failures never take away what operators said.
     fn make_room_for_group(&self, new: &FailureGroup) -> rusqlite::Result<()> {
         let mut find = self.conn.prepare_cached(
-            "SELECT fingerprint FROM (
-                 SELECT fingerprint, row_number() OVER (
-                     PARTITION BY state = 'open' ORDER BY last_seen_at DESC, fingerprint DESC) AS place
-                 FROM failure_groups WHERE task = ?1)
-             WHERE place > ?2",
+            "SELECT fingerprint FROM failure_groups WHERE task = ?1 AND (state = 'open') = ?3
+             ORDER BY last_seen_at DESC, fingerprint DESC LIMIT -1 OFFSET ?2",
         )?;
         let new_fingerprint = new.fingerprint.to_string();
-        let found =
-            find.query_map(params![new.task.as_str(), bounds::FAILURE_GROUPS_MAX], |row| row.get::<_, String>(0))?;
-        let too_many: Vec<String> = found.collect::<rusqlite::Result<_>>()?;
+        let mut too_many: Vec<String> = Vec::new();
+        for is_open in [true, false] {
+            let args = params![new.task.as_str(), bounds::FAILURE_GROUPS_MAX, is_open];
+            for old in find.query_map(args, |row| row.get::<_, String>(0))? {
+                too_many.push(old?);
+            }
+        }
         too_many.iter().filter(|old| **old != new_fingerprint).try_for_each(|old| self.delete_group(old))
     }
 
