@@ -54,6 +54,7 @@ async fn add(store: &dyn Store, keys: impl Iterator<Item = String>) {
         on_conflict: OnConflict::Wait,
         batch: None,
         lineage: Default::default(),
+        tick: None,
     };
     store.insert(keys.map(job).collect(), Arc::default()).await.expect("an insert");
 }

@@ -36,6 +36,7 @@ fn new_job(store: &dyn Store, task: &TaskName) -> NewJob {
         on_conflict: OnConflict::Wait,
         batch: None,
         lineage: Default::default(),
+        tick: None,
     }
 }
 
