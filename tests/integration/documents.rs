@@ -131,8 +131,8 @@ fn the_quickstart_shows_what_comes() {
     let names: Vec<&str> = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     assert!(names.len() > 30, "the metrics are found: {names:?}");
     for name in names {
-        let is_row = |end: &&str| page.contains(&format!("| `{name}{end}` |"));
-        assert!(["", "_total", "_info"].iter().any(|end| is_row(&end)), "host/docs/metrics.md has no row for {name}");
+        let is_row = |end: &str| page.contains(&format!("| `{name}{end}` |"));
+        assert!(["", "_total", "_info"].iter().any(|end| is_row(end)), "host/docs/metrics.md has no row for {name}");
     }
 }
 

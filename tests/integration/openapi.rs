@@ -196,6 +196,12 @@ fn every_operation_answers_as_it_is_described() {
         described.fits("get", "/v1/schedules", &client.get("/v1/schedules?limit=1"));
         described.fits("delete", "/v1/schedules/{id}", &client.delete(&at));
     }
+    for node in ["self", "nobody"] {
+        for verb in ["drain", "resume"] {
+            let reply = client.post(&format!("/v1/nodes/{node}/{verb}"), &json!({}));
+            described.fits("post", &format!("/v1/nodes/{{node}}/{verb}"), &reply);
+        }
+    }
     assert_eq!(described.seen, described.operations(), "each was seen to succeed");
 }
 

@@ -54,6 +54,7 @@ fn is_problem(reply: &Reply, status: u16, code: &str) {
 fn request(client: &Client, method: &str, path: &str) -> Reply {
     let id = if path.starts_with("/v1/plugins") { "words" } else { "0000000000001" };
     let path = path.replace("{id}", id).replace("{fingerprint}", "f1:0000000000000001").replace("{topic}", "nobody.x");
+    let path = path.replace("{node}", "nobody");
     let of_limits = "/v1/limits?group=words%2Fcount";
     match (method, path.as_str()) {
         ("get", path) => client.get(path),

@@ -36,6 +36,7 @@ const LEASE: Duration = Duration::from_secs(3600);
 
 /// What a host is about to do: it may die before each step, and after the last one before it hears what became of it.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are a few")]
 enum Doing {
     Looking,
     Deciding(Schedule),

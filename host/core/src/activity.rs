@@ -222,8 +222,8 @@ impl ActivityLog {
         keys.merge(&self.keys[1]);
         let mut tasks = BTreeMap::new();
         for (task, windows) in &mut self.tasks {
-            let mut activity = TaskActivity::default();
-            activity.started = windows.started.all(at, MINUTE).iter().sum();
+            let started = windows.started.all(at, MINUTE).iter().sum();
+            let mut activity = TaskActivity { started, ..TaskActivity::default() };
             windows.minute.all(at, MINUTE).iter().for_each(|slot| activity.minute.add(slot));
             windows.hour.all(at, HOUR).iter().for_each(|slot| activity.hour.add(slot));
             for (wait, run) in windows.times.all(at, HOUR) {

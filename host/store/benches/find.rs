@@ -55,7 +55,7 @@ async fn main() {
     let store: Arc<dyn Store> = match many_jobs::fill(folder.path()).await {
         Filled::Postgres(address) => Arc::new(PostgresStore::open(&address).await.expect("a store")),
         Filled::Sqlite => {
-            Arc::new(SqliteStore::open(&folder.path().join(many_jobs::FILE), Arc::new(SystemClock)).expect("a store"))
+            Arc::new(SqliteStore::open(folder.path().join(many_jobs::FILE), Arc::new(SystemClock)).expect("a store"))
         }
     };
     println!("{} jobs; times of one answer in ms, of up to {PAGES} answers", many_jobs::jobs());

@@ -50,6 +50,7 @@ pub(crate) struct Sandbox {
 }
 
 /// The standard interfaces, in the version that the plugin speaks.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each attempt of a component")]
 enum Wasi {
     /// WASI 0.2, for components.
     Components(WasiCtx),

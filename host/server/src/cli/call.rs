@@ -159,7 +159,7 @@ fn tell_missing_secrets(settings: &Settings, plugin: &str) {
     for grant in settings.plugin(plugin).secrets.iter() {
         if let Some(why) = grant.missing() {
             let name = &grant.name;
-            note(&format!("the secret `{name}` is not here, so that requests have its placeholder: {why}"));
+            note(format!("the secret `{name}` is not here, so that requests have its placeholder: {why}"));
         }
     }
 }

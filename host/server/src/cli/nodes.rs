@@ -50,12 +50,14 @@ fn set_drained(client: &Client, node: Option<&str>, verb: &str, json: bool) -> a
     let request = ApiRequest { method: "POST", path, ..ApiRequest::default() };
     let (done, raw): (DrainedNode, Box<RawValue>) = client.request_with_raw(request)?;
     if json {
-        return Ok(print_json(&raw)?);
+        print_json(&raw)?;
+        return Ok(());
     }
     let mut table = Table::new(&["NODE", "NAME", "STATE", "RUNNING"]);
     let state = if done.draining { "draining" } else { "up" };
     table.row([done.id, done.name, state.to_owned(), done.running.to_string()]);
-    Ok(table.print()?)
+    table.print()?;
+    Ok(())
 }
 
 fn list(nodes: &[Node]) -> anyhow::Result<()> {

@@ -314,7 +314,7 @@ fn print(schedule: &Schedule) -> anyhow::Result<()> {
     }
     if let Some(version) = &schedule.zones_version {
         line("zones", &format!("IANA {version}"))?;
-        note(&format!("where the clock changes: {CLOCK_LAW}"));
+        note(format!("where the clock changes: {CLOCK_LAW}"));
     }
     Ok(())
 }

@@ -29,10 +29,11 @@ fn every_block_of_settings_is_taken() {
             let _values = file::read(path, &block.text, now, &mut problems);
             assert!(problems.is_empty(), "{}: {problems}", block.place);
             // Settings are checked together where they name no file or folder that must exist.
-            if !block.text.contains("from = ") && !block.text.contains("dirs = ") {
-                if let Err(error) = World::new(&block.text).read() {
-                    panic!("{}: {error}", block.place);
-                }
+            if !block.text.contains("from = ")
+                && !block.text.contains("dirs = ")
+                && let Err(error) = World::new(&block.text).read()
+            {
+                panic!("{}: {error}", block.place);
             }
         }
     }
