@@ -78,7 +78,7 @@ async fn an_exception_of_python_is_told_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exception_of_javascript_is_told_first() {
-    explains("words-js", PANIC, "cannot read property 'length' of null at fail (/words.js:").await;
+    explains("words-js", PANIC, "cannot read property 'length' of null at fail (/build/words.js:").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
