@@ -107,16 +107,6 @@ fn the_two_commands_are_those_of_the_readme() {
 }
 
 #[test]
-fn no_document_names_a_machine_or_a_way_of_working() {
-    for file in documents() {
-        let text = read(&file);
-        for word in ["/work/", "/root/", "TODO"] {
-            assert!(!text.contains(word), "{} has {word:?}", file.display());
-        }
-    }
-}
-
-#[test]
 fn the_search_for_references_finds_some() {
     let text = "[a](b.md#c) ![d](e.png) <img src=\"f.svg\"> [g](https://h)\n```sh\n[x](y)\n```\n[i](#j)\n";
     assert_eq!(references(text), ["b.md#c", "e.png", "#j", "f.svg"]);

@@ -11,8 +11,8 @@ use wharf_core::rollcall::{Answer, Mode};
 use wharf_core::schedule::{MissedPolicy, OverlapPolicy, ScheduleSpec, Timing};
 use wharf_runner::{Broadcast, ChangeError, EnqueueError, Enqueued, Notice, QueueFull, Request};
 
+use crate::cut_store::Cut;
 use crate::setup::{LONG, Running, Setup, component, memory, order};
-use crate::store_failures::Cut;
 
 /// A job that waits for longer than a test takes.
 fn later() -> Request {

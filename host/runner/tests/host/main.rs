@@ -6,6 +6,7 @@ mod kv;
 mod output;
 mod endings;
 mod folder;
+mod cut_store;
 mod store_failures;
 mod bounds;
 mod operations;

@@ -11,8 +11,8 @@ use wharf_core::rollcall::{Answer, Mode};
 use wharf_runner::{Broadcast, EnqueueError, Host, JobWaitReason, NoRoom, Notice, Request};
 use wharf_store::StoreError;
 
+use crate::cut_store::Cut;
 use crate::setup::{LONG, Running, Setup, memory, order};
-use crate::store_failures::Cut;
 
 fn used(host: &Host, of: MemoryUse) -> u64 {
     host.budget().usage().used.iter().find(|(each, _)| *each == of).unwrap().1

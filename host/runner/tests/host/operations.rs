@@ -12,8 +12,8 @@ use wharf_core::job::StateName;
 use wharf_runner::{Notice, OperationRequest, Request};
 use wharf_store::{Queue as _, Store};
 
+use crate::cut_store::Cut;
 use crate::setup::{LONG, Running, Setup, memory, order};
-use crate::store_failures::Cut;
 
 async fn delayed(running: &Running) -> JobId {
     running.enqueue(Request { delay: Some(LONG), ..order("slow", r#"{"do":"echo"}"#) }).await

@@ -5,6 +5,8 @@
 
 mod bulk;
 mod operation;
+mod occurred;
+mod snapshot;
 mod world;
 
 use std::collections::BTreeSet;

@@ -23,6 +23,7 @@ mod find;
 mod backlog;
 mod operations;
 mod schedules;
+mod schedule_histories;
 mod read;
 mod keeping;
 mod maintenance;

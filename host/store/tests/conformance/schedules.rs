@@ -20,13 +20,13 @@ use wharf_store::{ActFilter, ScheduleFired, ScheduleWrite, ScheduleWritten};
 use crate::server::shared_address;
 use crate::stage::{COUNT, LIST, SECOND, Stage, at_most, block_on, failed, on_every_store, task};
 
-const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
-fn id(name: &str) -> ScheduleId {
+pub(crate) fn id(name: &str) -> ScheduleId {
     name.parse().unwrap()
 }
 
-fn spec() -> ScheduleSpec {
+pub(crate) fn spec() -> ScheduleSpec {
     ScheduleSpec {
         task: task(COUNT),
         payload: b"{\"text\": \"a\"}".as_slice().into(),
@@ -43,24 +43,24 @@ fn spec() -> ScheduleSpec {
 }
 
 /// Returns a schedule whose first tick is now.
-fn schedule(stage: &Stage, name: &str, spec: ScheduleSpec) -> Schedule {
+pub(crate) fn schedule(stage: &Stage, name: &str, spec: ScheduleSpec) -> Schedule {
     let now = stage.store.now();
     Schedule { next_at: Some(now), ..Schedule::new(id(name), spec, now) }
 }
 
-async fn write(stage: &Stage, schedule: &Schedule, expected: Option<u64>) -> ScheduleWritten {
+pub(crate) async fn write(stage: &Stage, schedule: &Schedule, expected: Option<u64>) -> ScheduleWritten {
     let write = ScheduleWrite { id: schedule.id.clone(), expected, schedule: Some(schedule.clone()), act: None };
     stage.store.write_schedules(vec![write]).await.unwrap().remove(0)
 }
 
-async fn add(stage: &Stage, name: &str, spec: ScheduleSpec) -> Schedule {
+pub(crate) async fn add(stage: &Stage, name: &str, spec: ScheduleSpec) -> Schedule {
     let schedule = schedule(stage, name, spec);
     assert_eq!(write(stage, &schedule, None).await, ScheduleWritten::Written);
     schedule
 }
 
 /// Returns the firing of the next tick of a schedule, whose job has the token of the tick.
-fn firing(stage: &Stage, schedule: &Schedule) -> ScheduleFiring {
+pub(crate) fn firing(stage: &Stage, schedule: &Schedule) -> ScheduleFiring {
     let tick = schedule.next_at.unwrap();
     let job = NewJob {
         token: tick_token(&schedule.id, tick),
@@ -79,12 +79,12 @@ fn firing(stage: &Stage, schedule: &Schedule) -> ScheduleFiring {
     }
 }
 
-async fn fire(stage: &Stage, firing: ScheduleFiring) -> Option<ScheduleFired> {
+pub(crate) async fn fire(stage: &Stage, firing: ScheduleFiring) -> Option<ScheduleFired> {
     stage.store.fire_schedules(Arc::new(vec![firing]), stage.declared.clone()).await.unwrap().remove(0)
 }
 
 /// Fires the next tick of a schedule as it is stored.
-async fn fire_next(stage: &Stage, name: &str) -> ScheduleFired {
+pub(crate) async fn fire_next(stage: &Stage, name: &str) -> ScheduleFired {
     let schedule = stage.store.schedule(id(name)).await.unwrap().unwrap();
     fire(stage, firing(stage, &schedule)).await.unwrap()
 }
@@ -201,7 +201,7 @@ fn a_tick_whose_token_is_known_has_no_second_job() {
 }
 
 /// Ends a running job.
-async fn end(stage: &Stage, job: JobId) {
+pub(crate) async fn end(stage: &Stage, job: JobId) {
     let attempt = stage.seen(job).await.job.status.attempt;
     let (output, usage) = (b"".as_slice().into(), crate::stage::usage());
     let end = wharf_core::lifecycle::Event::Succeeded { attempt, output, children: vec![], changes: None, usage };
@@ -458,99 +458,4 @@ fn of_two_hosts_that_fire_at_once_one_does() {
             jobs.iter().filter(|job| job.token.as_ref().is_some_and(|token| token.as_str().contains("race@")));
         assert_eq!(of_race.count(), 20);
     });
-}
-
-/// Random firings and changes on all stores at once: each store has the same schedules and jobs after each step as the one in
-/// memory.
-#[test]
-fn random_histories_are_the_same_on_every_store() {
-    use crate::stage::Kind;
-    block_on(async {
-        for seed in 0..6 {
-            let mut ends: Vec<String> = Vec::new();
-            for kind in [Kind::Memory, Kind::Sqlite, Kind::Postgres] {
-                ends.push(history(&Stage::new(kind).await, seed).await);
-            }
-            assert_eq!(ends[0], ends[1], "SQLite, seed {seed}");
-            assert_eq!(ends[0], ends[2], "PostgreSQL, seed {seed}");
-        }
-    });
-}
-
-async fn history(stage: &Stage, seed: u64) -> String {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut numbers: Vec<JobId> = Vec::new();
-    let mut text = String::new();
-    let names = ["p", "q", "r"];
-    for name in names {
-        let overlap = OverlapPolicy::ALL[random.usize(0..4)];
-        let missed = MissedPolicy::ALL[random.usize(0..3)];
-        let pause_after = random.bool().then(|| random.u32(1..3));
-        add(stage, name, ScheduleSpec { overlap, missed, pause_after, ..spec() }).await;
-    }
-    for _ in 0..60 {
-        let stored = stage.store.schedule(id(names[random.usize(0..3)])).await.unwrap().unwrap();
-        match random.u32(0..6) {
-            0..=2 if stored.next_at.is_some() => {
-                let mut decided = firing(stage, &stored);
-                if random.bool() {
-                    // Two ticks are caught up together.
-                    let later = Schedule { next_at: decided.next_at, ..stored.clone() };
-                    let second = firing(stage, &later);
-                    decided.ticks.extend(second.ticks);
-                    decided.next_at = second.next_at;
-                }
-                if random.u32(0..4) == 0 {
-                    let last = decided.ticks[0].tick.unwrap() - MINUTE;
-                    decided.missed = Some((random.u64(1..4), last, TickOutcome::Missed));
-                }
-                decided.held = random.bool();
-                decided.version -= u64::from(random.u32(0..8) == 0);
-                let fired = fire(stage, decided).await;
-                numbers.extend(fired.iter().flat_map(|fired| &fired.fired.ticks).filter_map(|tick| tick.job));
-                let outcomes = fired.map(|fired| {
-                    let place = |id: &JobId| numbers.iter().position(|known| known == id);
-                    let ticks: Vec<_> =
-                        fired.fired.ticks.iter().map(|tick| (tick.outcome, tick.job.as_ref().map(place))).collect();
-                    let changed: Vec<_> = fired.replaced.iter().chain(&fired.cancel_requested).map(place).collect();
-                    let open: Vec<_> = fired.fired.schedule.open.iter().map(place).collect();
-                    (ticks, changed, open, fired.fired.paused, fired.fired.schedule.failures)
-                });
-                text += &format!("{} {outcomes:?}\n", stored.id);
-            }
-            3 => {
-                let leased = stage.claim(random.u32(1..3)).await;
-                for leased in leased {
-                    match random.u32(0..3) {
-                        0 => _ = stage.succeed(&leased).await.unwrap(),
-                        1 => _ = stage.record(leased.lease.job, failed(leased.lease.attempt, None)).await.unwrap(),
-                        _ => {}
-                    }
-                }
-            }
-            4 => {
-                let resumed = Schedule {
-                    next_at: Some(stage.store.now()),
-                    pause: None,
-                    version: stored.version + 1,
-                    ..stored.clone()
-                };
-                text += &format!("{:?}\n", write(stage, &resumed, Some(stored.version)).await);
-            }
-            _ => stage.pass(SECOND),
-        }
-    }
-    let all: Vec<_> = stage
-        .store
-        .schedules(None, None, 10)
-        .await
-        .unwrap()
-        .iter()
-        .map(|schedule| {
-            let counts = [schedule.fired, schedule.missed, schedule.skipped, schedule.version];
-            let recent: Vec<_> = schedule.recent.iter().map(|tick| (tick.tick, tick.count, tick.outcome)).collect();
-            (counts, schedule.next_at, schedule.last_tick, schedule.open.len(), recent)
-        })
-        .collect();
-    format!("{text}{all:?}")
 }
