@@ -73,7 +73,7 @@ pub const GENERATIONS_MAX: u32 = 1_000_000_000;
 pub const GENERATION_PAUSE: Duration = Duration::from_secs(1);
 
 // Holds.
-/// Maximum number of holds.
+/// Number of holds from which on operators hold no further keys.
 pub const HOLDS_MAX: u32 = 100_000;
 /// Maximum number of keys that one request holds.
 pub const HOLD_KEYS_MAX: usize = 1000;

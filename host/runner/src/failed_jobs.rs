@@ -1,7 +1,7 @@
 //! Tells listeners of each job that failed, with its attempts. They are read from the store once the failure is recorded, by one
 //! task: nothing waits for it, and jobs that do not fail cost nothing.
 
-use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 use wharf_core::ids::{JobId, TaskName};
 use wharf_core::job::State;
@@ -24,12 +24,15 @@ enum Ended {
 #[derive(Clone)]
 pub(crate) struct FailedJobs {
     queue: Sender<Ended>,
+    /// No more than the jobs that ran on nodes which died: an ID each.
+    reclaimed: UnboundedSender<JobId>,
     listener: Listener,
 }
 
 /// Reads the jobs that failed.
 pub(crate) struct FailedJobReader {
     queue: Receiver<Ended>,
+    reclaimed: UnboundedReceiver<JobId>,
     store: WatchedStore,
     listener: Listener,
 }
@@ -38,8 +41,9 @@ impl FailedJobs {
     /// Returns a queue of failed jobs, and the task that reads it.
     pub(crate) fn new(store: WatchedStore, listener: Listener) -> (FailedJobs, FailedJobReader) {
         let (to_reader, queue) = mpsc::channel(WAITING_MAX);
-        let reader = FailedJobReader { queue, store, listener: listener.clone() };
-        (FailedJobs { queue: to_reader, listener }, reader)
+        let (to_reclaimed, reclaimed) = mpsc::unbounded_channel();
+        let reader = FailedJobReader { queue, reclaimed, store, listener: listener.clone() };
+        (FailedJobs { queue: to_reader, reclaimed: to_reclaimed, listener }, reader)
     }
 
     /// Takes a job that failed.
@@ -50,17 +54,23 @@ impl FailedJobs {
         }
     }
 
-    /// Takes a job whose lease expired. Waits while the queue is full.
-    pub(crate) async fn reclaimed(&self, job: JobId) {
+    /// Takes a job whose lease expired. It never waits: leases of further jobs may have expired.
+    pub(crate) fn reclaimed(&self, job: JobId) {
         // After the reader has ended nobody listens any more.
-        let _ = self.queue.send(Ended::Reclaimed(job)).await;
+        let _ = self.reclaimed.send(job);
     }
 }
 
 impl FailedJobReader {
     /// Reads jobs until the host stops; of those that are left then, only the job and the task are told.
     pub(crate) async fn run(mut self, stopping: CancellationToken) {
-        while let Some(Some(ended)) = stopping.run_until_cancelled(self.queue.recv()).await {
+        loop {
+            let ended = tokio::select! {
+                () = stopping.cancelled() => break,
+                Some(ended) = self.queue.recv() => ended,
+                Some(job) = self.reclaimed.recv() => Ended::Reclaimed(job),
+                else => break,
+            };
             self.tell(ended).await;
         }
         while let Ok(ended) = self.queue.try_recv() {

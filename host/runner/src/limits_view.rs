@@ -2,15 +2,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::author::Author;
-use wharf_core::backlog::{GroupBacklog, LaneBacklog};
+use wharf_core::backlog::{Backlog, GroupBacklog, LaneBacklog};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, TaskName};
 use wharf_core::key::{Key, Lane};
-use wharf_core::limits::{LimitTable, Limits, Override};
+use wharf_core::limits::{Limits, Override};
 use wharf_store::StoreError;
 
 use crate::catalog::Catalog;
@@ -89,8 +88,7 @@ pub enum LimitError {
     Store(#[from] StoreError),
 }
 
-/// Returns the limits of every group that is declared, overridden, or has jobs that run or are due. `declared_anywhere` are the limits
-/// that the plugins of all nodes declare.
+/// Returns the limits of every group that is declared, overridden, or has jobs in the backlog that run or are due.
 ///
 /// # Errors
 ///
@@ -98,17 +96,15 @@ pub enum LimitError {
 pub(crate) async fn limits(
     store: &WatchedStore,
     catalog: &Catalog,
-    declared_anywhere: Arc<LimitTable>,
+    backlog: &Backlog,
 ) -> Result<Vec<GroupLimits>, StoreError> {
     let overrides = store.overrides().await?;
-    let running: BTreeMap<Group, u64> = store.stats().await?.groups.into_iter().collect();
-    let backlog = store.backlog(declared_anywhere, bounds::FIND_TIME).await?;
     let (now, more) = (store.now(), backlog.has_more());
     let table = catalog.limits().with_overrides(overrides.iter().cloned());
     let declared: BTreeMap<&Group, Limits> = catalog.limits().declared().collect();
     let mut groups: BTreeSet<&Group> = declared.keys().copied().collect();
     groups.extend(overrides.iter().map(|set| &set.group));
-    groups.extend(running.keys().chain(backlog.groups.keys()));
+    groups.extend(backlog.groups.keys());
     let waiting =
         |of: &LaneBacklog| WaitingJobs { due: of.due, more, oldest_age: of.oldest_due.map(|at| now.since(at)) };
     let lanes = |group: &Group, of: &GroupBacklog| {
@@ -133,7 +129,7 @@ pub(crate) async fn limits(
             set: own.clone().find(|set| set.key.is_none()).map(|set| set.limits),
             in_force: table.of(group),
             keys: own.filter_map(|set| Some((set.key.clone()?, set.limits))).collect(),
-            running: running.get(group).copied().unwrap_or_default(),
+            running: backlog.groups.get(group).map(|of| of.all.running).unwrap_or_default(),
             waiting: waiting(&backlog.groups.get(group).map(|of| of.all).unwrap_or_default()),
             lanes: backlog.groups.get(group).map(|of| lanes(group, of)).unwrap_or_default(),
         }

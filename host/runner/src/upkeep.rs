@@ -86,7 +86,7 @@ impl Upkeep {
         self.walks = walks;
         for job in &done.reclaimed {
             self.followers.wake(*job);
-            self.failed.reclaimed(*job).await;
+            self.failed.reclaimed(*job);
         }
         if deletes || !done.reclaimed.is_empty() {
             let (reclaimed, deleted) = (done.reclaimed.len() as u64, done.deleted);

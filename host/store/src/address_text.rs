@@ -102,6 +102,19 @@ pub(crate) fn is_parameter_list(address: &str) -> bool {
     name.is_some_and(|name| name.bytes().all(|c| c.is_ascii_alphanumeric() || b"_ ".contains(&c)))
 }
 
+/// Parameters of an address that only Wharf reads.
+const OWN_PARAMETERS: [&str; 3] = ["listen", "pool", "schema"];
+
+/// Returns the address of a database for PostgreSQL's own programs: without its password, which they ask for or read elsewhere, and
+/// without what only Wharf reads. Returns `None` if the address can't be split into its parts.
+pub(crate) fn for_database_programs(address: &str) -> Option<String> {
+    let parts = UrlParts::split(address)?;
+    let user = parts.credentials.map(|credentials| credentials.split_once(':').map_or(credentials, |(user, _)| user));
+    let is_kept = |name: &str| SHOWN_PARAMETERS.contains(&name) && !OWN_PARAMETERS.contains(&name);
+    let kept: Vec<(&str, &str)> = parts.parameters.iter().copied().filter(|(name, _)| is_kept(name)).collect();
+    Some(parts.written(user, &kept))
+}
+
 /// Returns an address of a store or a host with `***` in place of its password, for logs and errors. Of an address that can't be
 /// split into its parts nothing but the scheme is shown.
 pub fn without_password(address: &str) -> String {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::address_text::without_password;
+use crate::address_text::{for_database_programs, without_password};
 use crate::postgres;
 use crate::sqlite::{backup_file, check_store_file, restore_file};
 use crate::store::{BackupReport, CheckReport, MaintenanceError, OpenError, StoreContents};
@@ -41,7 +41,7 @@ pub fn backup(
             without_password(address),
             postgres::schema_of(address)?,
             quoted(&to.display().to_string()),
-            quoted(&without_options(address)),
+            quoted(&database(address)),
         ))),
         Place::Memory => Err(in_memory()),
     }
@@ -58,7 +58,7 @@ pub fn restore(address: &str, from: &Path) -> Result<StoreContents, MaintenanceE
             "{} is a database, into which its own program restores a backup:\n  pg_restore --single-transaction --dbname={} {}\nno \
              host may run meanwhile; `wharf store check` checks it afterwards",
             without_password(address),
-            quoted(&without_options(address)),
+            quoted(&database(address)),
             quoted(&from.display().to_string()),
         ))),
         Place::Memory => Err(in_memory()),
@@ -99,10 +99,9 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// Returns an address without its password and without options, which only Wharf reads.
-fn without_options(address: &str) -> String {
-    let shown = without_password(address);
-    shown.split('?').next().unwrap_or_default().to_owned()
+/// Returns the address of a database as its own programs take it.
+fn database(address: &str) -> String {
+    for_database_programs(address).unwrap_or_else(|| "ADDRESS-OF-THE-DATABASE".to_owned())
 }
 
 #[cfg(test)]
@@ -111,15 +110,16 @@ mod tests {
 
     #[test]
     fn a_database_is_backed_up_by_its_own_program() {
-        let address = "postgres://ann:secret@db/jobs?schema=night";
+        let address = "postgres://ann:secret@db/jobs?schema=night&sslmode=require&pool=9&password=other";
         let error = backup(address, Path::new("it's.dump"), &mut |_, _| {}).unwrap_err().to_string();
-        assert!(
-            error.contains("pg_dump --format=custom --schema=night --file='it'\\''s.dump' --dbname='postgres://ann"),
-            "{error}"
-        );
-        assert!(!error.contains("secret") && !error.contains("?schema=night'"), "{error}");
+        let command = "\n  pg_dump --format=custom --schema=night --file='it'\\''s.dump' \
+                       --dbname='postgres://ann@db/jobs?sslmode=require'\n";
+        assert!(error.contains(command), "{error}");
+        assert!(!error.contains("secret") && !error.contains("other"), "{error}");
         let error = restore(address, Path::new("a.dump")).unwrap_err().to_string();
-        assert!(error.contains("pg_restore --single-transaction") && !error.contains("secret"), "{error}");
+        let command =
+            "\n  pg_restore --single-transaction --dbname='postgres://ann@db/jobs?sslmode=require' 'a.dump'\n";
+        assert!(error.contains(command), "{error}");
         assert!(backup("memory:", Path::new("a"), &mut |_, _| {}).is_err());
     }
 }

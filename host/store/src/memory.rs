@@ -246,10 +246,12 @@ impl Queue for MemoryStore {
         let mut old: Vec<FinishedPlace> = finished.filter(|place| *place > from && place.0 < before).collect();
         old.sort();
         old.truncate(max as usize);
+        let (parents, batches) = queue.referred_to();
         let is_expired = |id: &JobId| {
             let job = &queue.jobs[id].job;
             let state = job.status.state.name();
-            job.finished_at.is_some_and(|at| rules.is_expired(&job.task, state, at, now)) && !queue.is_referred_to(job)
+            let is_needed = parents.contains(id) || job.batch.as_ref().is_some_and(|batch| batches.contains(&batch.id));
+            !is_needed && job.finished_at.is_some_and(|at| rules.is_expired(&job.task, state, at, now))
         };
         let gone: Vec<JobId> = old.iter().filter_map(|(_, id)| *id).filter(is_expired).collect();
         gone.iter().for_each(|id| _ = queue.delete(*id));

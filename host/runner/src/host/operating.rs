@@ -3,6 +3,7 @@
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use wharf_core::audit::{ActKind, NewAct};
 use wharf_core::author::Author;
+use wharf_core::backlog::Backlog;
 use wharf_core::bulk::BulkOperation;
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
 use wharf_core::fingerprint::Fingerprint;
@@ -75,8 +76,16 @@ impl Host {
     ///
     /// Returns the store's error.
     pub async fn limits(&self) -> Result<Vec<GroupLimits>, StoreError> {
-        let declared = self.0.plugins.view(self.0.store.now()).all_limits();
-        limits_view::limits(&self.0.store, &self.catalog(), declared).await
+        self.limits_of(&self.backlog().await?).await
+    }
+
+    /// Returns the limits of every group, with what holds slots in a backlog that was read before.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn limits_of(&self, backlog: &Backlog) -> Result<Vec<GroupLimits>, StoreError> {
+        limits_view::limits(&self.0.store, &self.catalog(), backlog).await
     }
 
     /// Puts an override in force, on all nodes. Raising acts at once; lowering never kills, it drains.

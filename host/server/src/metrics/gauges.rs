@@ -47,15 +47,15 @@ impl Gauges {
         gauges.add_host(&health);
         gauges.add_plugins(&host.catalog());
         gauges.add_budget(host.budget());
-        let (backlog, limits, size) = tokio::join!(host.backlog(), host.limits(), host.store_size());
+        let (backlog, size) = tokio::join!(host.backlog(), host.store_size());
         let is_up = backlog.is_ok() && health.store.is_ok();
         gauges.plain("store_up", "1 if the store responds and can be written", u64::from(is_up));
         if let Ok(mut backlog) = backlog {
             known.complete(&mut backlog);
             gauges.add_backlog(&backlog, host.now());
-        }
-        if let Ok(limits) = limits {
-            gauges.add_limits(&limits);
+            if let Ok(limits) = host.limits_of(&backlog).await {
+                gauges.add_limits(&limits);
+            }
         }
         if let Ok(size) = size {
             gauges.add_store(size);

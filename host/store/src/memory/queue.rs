@@ -70,15 +70,14 @@ pub(super) struct JobRecord {
 }
 
 impl MemoryQueue {
-    /// Returns true if a job that this one enqueued, or another one of its durable broadcast, has not finished.
-    pub(super) fn is_referred_to(&self, job: &Job) -> bool {
-        self.jobs.values().map(|record| &record.job).filter(|other| !other.status.state.name().is_final()).any(
-            |other| {
-                let is_of_batch =
-                    job.batch.is_some() && other.batch.as_ref().map(|of| of.id) == job.batch.as_ref().map(|of| of.id);
-                other.lineage.parent == Some(job.id) || is_of_batch
-            },
-        )
+    /// Returns the jobs and the durable broadcasts that an unfinished job refers to: as the one that enqueued it, and as its own.
+    pub(super) fn referred_to(&self) -> (BTreeSet<JobId>, BTreeSet<JobId>) {
+        let unfinished = || {
+            let jobs = self.jobs.values().map(|record| &record.job);
+            jobs.filter(|job| !job.status.state.name().is_final())
+        };
+        let parents = unfinished().filter_map(|job| job.lineage.parent).collect();
+        (parents, unfinished().filter_map(|job| Some(job.batch.as_ref()?.id)).collect())
     }
 
     pub(super) fn new() -> MemoryQueue {

@@ -91,7 +91,7 @@ pub(super) struct PostgresLedger<'t> {
     pub(super) has_closed_lanes: bool,
     /// True if there is a hold. If there is none, nothing looks for one.
     pub(super) has_holds: bool,
-    /// The number of holds that may still be set; `None` before they are counted.
+    /// The number of holds there are; `None` before they are counted.
     pub(super) hold_count: Option<i64>,
     /// The column `held_until_at` for new lanes, of those of `lanes` that are held.
     pub(super) lane_holds: HashMap<LaneRow, i64>,

@@ -39,9 +39,7 @@ pub(crate) fn backup_file(
         return Err(failed("write", &"it exists; name a new file"));
     }
     // The name of a backup appears when it is whole.
-    let partial = beside(to, ".partial");
-    File::options().write(true).create_new(true).mode(MODE).open(&partial).map_err(|error| failed("write", &error))?;
-    let unfinished = Unfinished(partial.clone());
+    let (unfinished, partial) = Unfinished::begin(to)?;
     let (real, read) = (real_path(store), |error: rusqlite::Error| unusable(store, file::reason(&error)));
     source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").map_err(read)?;
     let log_before = log_bytes(&real);
@@ -53,15 +51,7 @@ pub(crate) fn backup_file(
     let held = target.pragma_update(None, "journal_mode", "DELETE").and_then(|()| contents(&target));
     let held = held.map_err(|error| failed("write", &error))?;
     target.close().map_err(|(_, error)| failed("write", &error))?;
-    let finish = || {
-        File::open(&partial)?.sync_all()?;
-        fs::rename(&partial, to)?;
-        let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()?;
-        fs::metadata(to)
-    };
-    let bytes = finish().map_err(|error: std::io::Error| failed("write", &error))?.len();
-    drop(unfinished);
+    let bytes = unfinished.finish(to).map_err(|error| failed("write", &error))?;
     let log_growth = log_bytes(&real).saturating_sub(log_before);
     Ok(BackupReport { bytes, contents: held, log_growth, took: started.elapsed() })
 }
@@ -82,15 +72,26 @@ pub(crate) fn restore_file(store: &Path, from: &Path) -> Result<StoreContents, M
             &"it holds a store already; move it away first, with the files beside it",
         ));
     }
-    let made = Unfinished(if is_there { PathBuf::new() } else { file.real().to_owned() });
+    let made = (!is_there).then(|| Made(file.real().to_owned()));
+    // A store that is not whole never has the name: whatever ends this, the next try finds an empty file or none.
+    let (unfinished, partial) = Unfinished::begin(file.real())?;
     let write = |error: rusqlite::Error| failed("restore", store, &error);
-    let mut target = connect(file.real(), OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(write)?;
+    let read = |error: rusqlite::Error| unusable(from, file::reason(&error));
+    source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").map_err(read)?;
+    let mut target = connect(&partial, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(write)?;
     copy(&source, &mut target, &mut |_, _| {}).map_err(write)?;
+    let state: String = target.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(write)?;
+    if state != "ok" {
+        let reason =
+            format!("the backup {} is damaged: {state}; nothing was restored, use another one", from.display());
+        return Err(failed("restore", store, &reason));
+    }
+    let held = contents(&target).map_err(write)?;
     // As hosts leave it.
     target.pragma_update(None, "journal_mode", "WAL").map_err(write)?;
-    let held = contents(&target).map_err(write)?;
     target.close().map_err(|(_, error)| write(error))?;
-    std::mem::forget(made);
+    unfinished.finish(file.real()).map_err(|error| failed("restore", store, &error))?;
+    made.map(std::mem::forget);
     Ok(held)
 }
 
@@ -111,15 +112,53 @@ fn copy(source: &Connection, target: &mut Connection, on_progress: &mut dyn FnMu
     }
 }
 
-/// A file that is removed unless it was finished.
-struct Unfinished(PathBuf);
+/// A file on its way to its name, which is removed unless it is finished. One that a process left which was killed is written anew.
+struct Unfinished {
+    path: PathBuf,
+    /// Locked, so that two processes do not write to it at once.
+    file: File,
+}
+
+impl Unfinished {
+    /// Begins a file that is to have a name. Returns its path, too.
+    fn begin(name: &Path) -> Result<(Unfinished, PathBuf), MaintenanceError> {
+        let path = beside(name, ".partial");
+        let failed = |error: &dyn std::fmt::Display| failed("write", &path, error);
+        let opened = File::options().write(true).create(true).truncate(false).mode(MODE).open(&path);
+        let file = opened.map_err(|error| failed(&error))?;
+        if file.try_lock().is_err() {
+            return Err(failed(&"another process is writing it; wait for it, or name another file"));
+        }
+        file.set_len(0).map_err(|error| failed(&error))?;
+        Ok((Unfinished { path: path.clone(), file }, path))
+    }
+
+    /// Gives the file its name, and returns its size in bytes.
+    fn finish(self, name: &Path) -> std::io::Result<u64> {
+        self.file.sync_all()?;
+        let bytes = self.file.metadata()?.len();
+        fs::rename(&self.path, name)?;
+        let folder = name.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()?;
+        Ok(bytes)
+    }
+}
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if !self.0.as_os_str().is_empty() {
-            _ = fs::remove_file(&self.0);
-            _ = fs::remove_file(beside(&self.0, "-journal"));
+        // After it was finished nothing has this name.
+        for suffix in ["", "-journal", "-wal", "-shm"] {
+            _ = fs::remove_file(beside(&self.path, suffix));
         }
+    }
+}
+
+/// An empty file that is removed unless it is filled.
+struct Made(PathBuf);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        _ = fs::remove_file(&self.0);
     }
 }
 

@@ -9,14 +9,13 @@ use super::rows;
 use crate::columns::{job_id, signed, state_name, timestamp, timestamp_us};
 use crate::store::{ExpiredDeleted, ExpiredJobs};
 
-/// Jobs in the order in which they finished, and for each whether another job needs it.
-const FINISHED: &str = "SELECT id, finished_at, state, task, attempt > 1, batch,
-        EXISTS (SELECT 1 FROM jobs AS child INDEXED BY jobs_parent WHERE child.parent = jobs.id AND child.state < 3)
-        OR batch IS NOT NULL AND EXISTS (
-            SELECT 1 FROM jobs AS other INDEXED BY jobs_batch WHERE other.batch = jobs.batch AND other.state < 3)
-    FROM jobs INDEXED BY jobs_finished
+/// Jobs in the order in which they finished.
+const FINISHED: &str = "SELECT id, finished_at, state, task, attempt > 1, batch FROM jobs INDEXED BY jobs_finished
     WHERE state >= 3 AND finished_at >= ?1 AND (finished_at > ?1 OR id > ?2) AND finished_at < ?3
     ORDER BY finished_at, id LIMIT ?4";
+/// Whether an unfinished job needs a job: as the one that enqueued it, or as another one of its durable broadcast.
+const IS_NEEDED: &str = "SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_parent WHERE parent = ?1 AND state < 3)
+    OR ?2 IS NOT NULL AND EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_batch WHERE batch = ?2 AND state < 3)";
 
 impl SqliteLedger<'_> {
     /// Looks through finished jobs, and deletes those that were kept long enough and that no other job needs.
@@ -27,15 +26,18 @@ impl SqliteLedger<'_> {
         let mut old = Vec::new();
         let (mut looked_at, mut last): (u32, Option<FinishedPlace>) = (0, None);
         let mut names = rows::InternedNames::default();
-        let mut find = self.conn.prepare_cached(FINISHED)?;
+        let (mut find, mut is_needed) = (self.conn.prepare_cached(FINISHED)?, self.conn.prepare_cached(IS_NEEDED)?);
         let mut found = find.query(params![timestamp_us(*from), behind, timestamp_us(*before), max])?;
         while let Some(row) = found.next()? {
             let (id, finished, state): (i64, _, i16) = (row.get(0)?, timestamp(row.get(1)?), row.get(2)?);
             (looked_at, last) = (looked_at + 1, Some((finished, Some(job_id(id)?))));
-            let (task, is_needed): (_, bool) = (names.task(self.conn, row.get(3)?)?, row.get(6)?);
-            if !is_needed && rules.is_expired(&task, state_name(state)?, finished, now) {
+            let (task, batch): (_, Option<i64>) = (names.task(self.conn, row.get(3)?)?, row.get(5)?);
+            // Most jobs of a walk are kept: whether another one needs them is not asked then.
+            if rules.is_expired(&task, state_name(state)?, finished, now)
+                && !is_needed.query_one(params![id, batch], |row| row.get::<_, bool>(0))?
+            {
                 let may_have_attempts = state > 3 || row.get(4)?;
-                old.push(FinishedJob { id, may_have_attempts, batch: row.get(5)? });
+                old.push(FinishedJob { id, may_have_attempts, batch });
             }
         }
         drop(found);

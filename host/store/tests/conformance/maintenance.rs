@@ -117,6 +117,37 @@ fn a_damaged_file_is_told_from_a_sound_one() {
         std::fs::write(&copy, bytes).unwrap();
         let found = check_file(&copy).await;
         assert!(found.is_err() || found.is_ok_and(|report| !report.faults.is_empty()));
+        let store = folder.path().join("store.db");
+        assert!(restore(&store.display().to_string(), &copy).is_err(), "nor is it restored");
+        assert!(!store.exists() && !folder.path().join("store.db.partial").exists());
+    });
+}
+
+#[test]
+fn a_copy_that_was_killed_is_in_nobodys_way() {
+    block_on(async {
+        let stage = Stage::new(Kind::Sqlite).await;
+        fill(&stage).await;
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        // What a killed process leaves, and what one holds that goes on.
+        std::fs::write(path("copy.db.partial"), "half").unwrap();
+        let report = copied(&stage.file(), &path("copy.db"));
+        let other = std::fs::File::create(path("other.db.partial")).unwrap();
+        other.lock().unwrap();
+        let error = backup(&stage.file().display().to_string(), &path("other.db"), &mut |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("other.db.partial: another process is writing it"), "{error}");
+        drop(other);
+        copied(&stage.file(), &path("other.db"));
+
+        // An empty store, and half a copy beside it: a restore that was killed.
+        std::fs::write(path("back.db"), "").unwrap();
+        std::fs::write(path("back.db.partial"), "half").unwrap();
+        assert_eq!(restore(&path("back.db").display().to_string(), &path("copy.db")).unwrap(), report.contents);
+        assert_eq!(check_file(&path("back.db")).await.unwrap().faults, []);
+        let left =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert!(left.into_iter().all(|name| !name.contains("partial")), "nothing is left behind");
     });
 }
 
