@@ -231,7 +231,7 @@ fn features(of: &[&str]) -> Vec<String> {
     lines
 }
 
-/// The two commands in the README must agree on every feature, so that wasmtime, which takes ten minutes to build, is built
+/// The two commands in the README must agree on every feature, so that wasmtime, which takes minutes to build, is built
 /// only once.
 #[test]
 fn running_and_testing_build_the_same_dependencies() {

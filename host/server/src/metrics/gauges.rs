@@ -190,7 +190,7 @@ impl Gauges {
         }
         self.registry.register(
             "jobs_waiting_by_reason",
-            "Waiting jobs by why they wait, on all hosts of the store; of more than some thousand, those that were looked at",
+            "Waiting jobs by why they wait, on all hosts of the store; with very many jobs, those found within 50 ms or some thousand rows",
             by_reason,
         );
         let age = |from: Option<Timestamp>| from.map_or(Duration::ZERO, |from| now.since(from));

@@ -13,7 +13,7 @@ use crate::store::{ExpiredDeleted, ExpiredJobs};
 const FINISHED: &str = "SELECT id, finished_at, state, task, attempt > 1, batch FROM jobs INDEXED BY jobs_finished
     WHERE state >= 3 AND finished_at >= ?1 AND (finished_at > ?1 OR id > ?2) AND finished_at < ?3
     ORDER BY finished_at, id LIMIT ?4";
-/// Whether an unfinished job needs a job: as the one that enqueued it, or as another one of its durable broadcast.
+/// Query that tells if an unfinished job needs a job: as the one that enqueued it, or as another one of its durable broadcast.
 const IS_NEEDED: &str = "SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_parent WHERE parent = ?1 AND state < 3)
     OR ?2 IS NOT NULL AND EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_batch WHERE batch = ?2 AND state < 3)";
 
