@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 
 /// The characters that an escaper of JSON writes as `\u` and digits, besides the quote and the backslash, which every one escapes.
 const JSON: [&str; 6] = [
-    "", // Go, Rails.
-    "<>&", // .NET's JavaScriptSerializer, templates of Django.
-    "<>&'", // Gson.
-    "<>&'=", // Newtonsoft and PHP, where the text is for a page.
+    "",       // Go, Rails.
+    "<>&",    // .NET's JavaScriptSerializer, templates of Django.
+    "<>&'",   // Gson.
+    "<>&'=",  // Newtonsoft and PHP, where the text is for a page.
     "<>&'\"", // System.Text.Json.
     "<>&'\"+`",
 ];
