@@ -57,6 +57,7 @@ mod release_links;
 mod reload;
 mod retries;
 mod secret_headers;
+mod secret_responses;
 mod secrets;
 mod settings;
 mod settings_edits;

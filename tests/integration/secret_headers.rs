@@ -19,13 +19,13 @@ use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 use crate::harness::{Host, Setup, eventually, wharf};
 
 /// It has what JSON, URLs and HTML write in another way.
-fn value() -> String {
+pub(crate) fn value() -> String {
     "sk_live_7f3a/9Q\"x+4&e".to_owned()
 }
 
 /// A server that answers with what the request had, in the form that its path names.
-struct Echo {
-    port: u16,
+pub(crate) struct Echo {
+    pub(crate) port: u16,
     /// The head and the body of each request.
     requests: Arc<Mutex<Vec<String>>>,
 }
@@ -50,12 +50,12 @@ impl Echo {
         Echo { port, requests }
     }
 
-    fn seen(&self) -> String {
+    pub(crate) fn seen(&self) -> String {
         self.requests.lock().expect("no panic").join("\n")
     }
 
     /// Returns the authorization of the last request.
-    fn last_authorization(&self) -> String {
+    pub(crate) fn last_authorization(&self) -> String {
         let requests = self.requests.lock().expect("no panic");
         authorization(requests.last().expect("a request")).to_owned()
     }
@@ -90,6 +90,7 @@ fn answer(stream: impl Read + Write, seen: &Mutex<Vec<String>>) {
         "/percent" => (String::new(), percent()),
         "/hex" => (String::new(), hex()),
         "/json" => (String::new(), json!({ "echo": sent }).to_string()),
+        "/value" => (String::new(), format!("kept {}", value())),
         "/gzip" => ("content-encoding: gzip\r\n".to_owned(), sent.clone()),
         "/split" => {
             // Each byte in a piece, and a packet, of its own.
@@ -128,22 +129,22 @@ openssl x509 -req -in server.csr -CA authority.pem -CAkey authority.key -CAcreat
 }
 
 /// Three servers: the one that may have the secret, another one, and one without TLS; and the folder of the secret.
-struct World {
-    folder: TempDir,
-    echo: Echo,
-    other: Echo,
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) echo: Echo,
+    pub(crate) other: Echo,
     plain: Echo,
 }
 
 impl World {
-    fn new() -> World {
+    pub(crate) fn new() -> World {
         let folder = tempfile::tempdir().expect("a folder");
         let tls = certificate(folder.path());
         std::fs::write(folder.path().join("key"), format!("{}\n", value())).expect("written");
         World { folder, echo: Echo::start(Some(&tls)), other: Echo::start(Some(&tls)), plain: Echo::start(None) }
     }
 
-    fn settings(&self, plugin: &str) -> String {
+    pub(crate) fn settings(&self, plugin: &str) -> String {
         format!(
             "[http]\nextra-ca = \"{folder}/authority.pem\"\n[secrets.stripe]\nfrom = \"file:{folder}/key\"\nhosts = [\"127.0.0.1:{port}\"]\n\
              [plugins.{plugin}]\nsecrets = [\"stripe\"]\nhttp = [\"https://127.0.0.1:{port}\", \"https://127.0.0.1:{other}\", \"http://127.0.0.1:{plain}\"]\n\
@@ -155,19 +156,19 @@ impl World {
         )
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("https://127.0.0.1:{}{path}", self.echo.port)
     }
 }
 
 /// A plugin that sends requests as it is told.
-struct Sending {
+pub(crate) struct Sending {
     guest: &'static str,
     order: &'static str,
 }
 
 impl Sending {
-    fn send(&self, host: &Host, url: &str, authorization: &str, body: &str) -> Value {
+    pub(crate) fn send(&self, host: &Host, url: &str, authorization: &str, body: &str) -> Value {
         let order =
             json!({ "do": self.order, "url": url, "headers": { "authorization": authorization }, "body": body });
         host.run(&format!("{}/do", self.guest), order)
@@ -298,8 +299,8 @@ fn javascript_cannot_leak_a_secret() {
     Sending { guest: "outside-web", order: "send" }.leaks_nothing();
 }
 
-const RUST: Sending = Sending { guest: "villain-http", order: "http-send" };
-const BEARER: &str = "Bearer {WHARF_SECRET_STRIPE}";
+pub(crate) const RUST: Sending = Sending { guest: "villain-http", order: "http-send" };
+pub(crate) const BEARER: &str = "Bearer {WHARF_SECRET_STRIPE}";
 
 #[test]
 fn a_secret_is_changed_without_a_restart_and_a_bad_one_changes_nothing() {

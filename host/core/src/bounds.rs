@@ -351,6 +351,8 @@ pub const HTTP_REQUESTS_MAX: u32 = 100;
 pub const SECRET_BYTES_MIN: usize = 8;
 /// Maximum size in bytes of the value of a secret.
 pub const SECRET_BYTES_MAX: usize = 2048;
+/// Number of values of a secret that are masked after they were replaced.
+pub const SECRET_EARLIER_MAX: usize = 2;
 /// Maximum size in bytes of the name of a secret.
 pub const SECRET_NAME_BYTES_MAX: usize = 64;
 /// Maximum number of secrets of one plugin.

@@ -239,8 +239,10 @@ impl GrantedRequest {
         {
             self.hold_key(response.status(), length).await;
         }
-        self.mask_headers(&mut response)?;
-        let mask = self.env.mask.clone();
+        let masks = self.masks();
+        if let Some(masks) = &masks {
+            self.mask_headers(masks, &mut response)?;
+        }
         let on_masked = self.on_masked();
         let body = |incoming| {
             let timed = TimedBody {
@@ -250,8 +252,8 @@ impl GrantedRequest {
                 handle: self.handle,
             };
             let limited = Limited::new(timed, max).map_err(body_error);
-            match mask {
-                Some(mask) => MaskedBody::new(limited, mask, on_masked).boxed_unsync(),
+            match masks {
+                Some(masks) => MaskedBody::new(limited, masks, on_masked).boxed_unsync(),
                 None => limited.boxed_unsync(),
             }
         };

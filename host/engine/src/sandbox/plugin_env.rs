@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio_rustls::rustls::ClientConfig;
 use wasmtime_wasi_config::WasiConfigVariables;
 
-use crate::sandbox::secrets::mask::Mask;
+use crate::sandbox::secrets::mask::PluginMasks;
 use crate::schedule::budget::Budget;
 use crate::spec::grants::PluginSettings;
 
@@ -25,8 +25,8 @@ pub(crate) struct PluginEnv {
     pub(crate) budget: Budget,
     /// The settings of its encrypted connections.
     pub(crate) tls: Arc<ClientConfig>,
-    /// Masks the values of the plugin's secrets; `None` if it has none.
-    pub(crate) mask: Option<Arc<Mask>>,
+    /// Masks the values of the plugin's secrets.
+    pub(crate) masks: PluginMasks,
     /// Why no attempt may use these settings any more; empty as long as they may.
     revoked: OnceLock<String>,
     /// Number of HTTP requests that hold a reference, too.
@@ -73,9 +73,9 @@ impl PluginEnv {
     pub(crate) fn new(plugin: &str, settings: PluginSettings, host: &HostEnv) -> PluginEnv {
         let HostEnv { runtime, budget, tls } = host.clone();
         let config = settings.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        let mask = Mask::new(&settings.secrets).map(Arc::new);
+        let masks = PluginMasks::new(&settings.secrets);
         let (plugin, revoked, requests) = (plugin.to_owned(), OnceLock::new(), AtomicU64::new(0));
-        PluginEnv { plugin, settings, config, runtime, budget, tls, mask, revoked, requests }
+        PluginEnv { plugin, settings, config, runtime, budget, tls, masks, revoked, requests }
     }
 
     /// Returns the number of sandboxes that have this environment, besides its plugin: each holds one reference, so that counting

@@ -28,3 +28,30 @@ impl Preview1 {
         self.context.ctx()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wasmtime_wasi::FsPerms;
+    use wasmtime_wasi::p1::types::Fd;
+    use wasmtime_wasi::p1::wasi_snapshot_preview1::WasiSnapshotPreview1 as _;
+    use wiggle::GuestMemory;
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_ended_sees_nothing() {
+        let granted = tempfile::tempdir().unwrap();
+        let mut builder = WasiCtx::builder();
+        builder.env("KEY", "value").arg("name").preopened_dir(granted.path(), "/data", FsPerms::ReadOnly).unwrap();
+        let mut preview1 = Preview1::new(&mut builder);
+        for is_ended in [false, true] {
+            let context = preview1.of(is_ended);
+            let mut bytes = [0; 64];
+            let memory = &mut GuestMemory::Unshared(&mut bytes);
+            let count = u32::from(!is_ended);
+            assert_eq!(context.environ_sizes_get(memory).unwrap().0, count);
+            assert_eq!(context.args_sizes_get(memory).unwrap().0, count);
+            assert_eq!(context.fd_prestat_get(memory, Fd::from(3)).is_ok(), !is_ended);
+        }
+    }
+}

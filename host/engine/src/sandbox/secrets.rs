@@ -1,6 +1,7 @@
 //! Secrets of plugins: their placeholders, which the guest has, and their values, which only requests have. Modules are in reading
 //! order; each uses only those above it.
 
+mod escapers;
 mod encodings;
 mod matcher;
 pub(crate) mod mask;

@@ -346,6 +346,14 @@ mod tests {
             ("task = 'build'\nevery = '1h'\ncron = '0 3 * * *'", "expected either `cron` or `every`"),
             ("task = 'build'\nevery = '1h'\npayload = nan", "expected a finite number, got nan"),
             ("task = 'build'\nevry = '1h'", "unknown key `evry`"),
+            (
+                "task = 'build'\nevery = '1h'\nmissed = 'non'",
+                "manifest: schedules.nightly: missed: invalid policy for missed ticks `non`: expected one of latest, none, all",
+            ),
+            (
+                "task = 'build'\nevery = '1h'\noverlap = 'queue_one'",
+                "manifest: schedules.nightly: overlap: invalid policy for overlaps `queue_one`: expected one of allow, skip, queue-one, replace",
+            ),
         ] {
             let problems = read(text).unwrap_err();
             assert!(problems.iter().any(|problem| problem.to_string().contains(expected)), "{text}: {problems:?}");

@@ -137,6 +137,16 @@ pub struct Secret {
     pub hosts: Vec<SecretHost>,
     /// The value, or why this process does not have it.
     pub value: Result<SecretValue, String>,
+    /// The values that the secret had before in this process, the newest first: a server may still send them back.
+    pub earlier: Vec<SecretValue>,
+}
+
+impl Secret {
+    /// Takes over from `old`, this secret as it was read before, the values that it had: at most `bounds::SECRET_EARLIER_MAX` of them.
+    pub fn succeed(&mut self, old: &Secret) {
+        let had = old.value.iter().chain(&old.earlier).filter(|had| self.value.as_ref() != Ok(*had));
+        self.earlier = had.take(bounds::SECRET_EARLIER_MAX).cloned().collect();
+    }
 }
 
 /// A secret that a plugin may have put into its requests.
@@ -152,6 +162,11 @@ impl SecretGrant {
     /// Returns the value, if this process has it.
     pub(crate) fn value(&self) -> Option<&SecretValue> {
         self.secret.as_ref()?.value.as_ref().ok()
+    }
+
+    /// Returns the value and those that it replaced, as far as this process has them.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &SecretValue> {
+        self.secret.iter().flat_map(|secret| secret.value.iter().chain(&secret.earlier))
     }
 
     /// Returns why requests have the placeholder and not the value, if that is so.
@@ -263,6 +278,25 @@ mod tests {
             assert!(text.len() < 4 || !error.contains(text), "{error}");
         }
         assert_eq!(format!("{:?}", SecretValue::of("sk_live_1").unwrap()), "(not shown)");
+    }
+
+    #[test]
+    fn the_last_values_before_are_kept() {
+        let value = |text: &str| SecretValue::of(text);
+        let read = |text: &str, old: &Secret| {
+            let mut new = Secret { hosts: Vec::new(), value: value(text), earlier: Vec::new() };
+            new.succeed(old);
+            new
+        };
+        let texts = |secret: &Secret| secret.earlier.iter().map(|value| value.as_str().to_owned()).collect::<Vec<_>>();
+        let first = Secret { hosts: Vec::new(), value: value("value-one"), earlier: Vec::new() };
+        let second = read("value-two", &first);
+        assert_eq!(texts(&second), ["value-one"]);
+        assert_eq!(read("value-two", &second), second, "nothing changed");
+        let third = read("value-three", &second);
+        assert_eq!(texts(&third), ["value-two", "value-one"]);
+        assert_eq!(texts(&read("value-four", &third)), ["value-three", "value-two"]);
+        assert_eq!(texts(&read("value-one", &third)), ["value-three", "value-two"], "it is the value again");
     }
 
     #[test]

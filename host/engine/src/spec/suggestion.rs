@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Deserializer, de};
 use wharf_core::ids::{PluginId, ScheduleId};
+use wharf_core::schedule::{MissedPolicy, OverlapPolicy};
 
 use crate::spec::problem::Problem;
 
 /// The most schedules that a manifest suggests.
 const SUGGESTIONS_MAX: usize = 20;
 
-/// A schedule as a manifest suggests it. Its times and policies are checked when it is accepted, as those of any schedule.
+/// A schedule as a manifest suggests it. Its times are checked when it is accepted, as those of any schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Suggestion {
@@ -97,6 +98,14 @@ pub(crate) fn check<'s>(
         }
         if suggestion.cron.is_some() == suggestion.every.is_some() {
             problem("expected either `cron` or `every`".to_owned());
+        }
+        let missed = suggestion.missed.as_deref().map(str::parse::<MissedPolicy>);
+        if let Some(Err(error)) = missed {
+            problem(format!("missed: {error}"));
+        }
+        let overlap = suggestion.overlap.as_deref().map(str::parse::<OverlapPolicy>);
+        if let Some(Err(error)) = overlap {
+            problem(format!("overlap: {error}"));
         }
     }
 }

@@ -251,3 +251,44 @@ async fn an_attempt_that_was_stopped_reaches_nothing_any_more() {
     let Outcome::Interrupted(_, why) = &ended.outcome else { panic!("{:?}", ended.outcome) };
     assert_eq!(why, "a grant was taken away");
 }
+
+/// Says that it is ready, sleeps, and writes a file: without a loop, so that nothing but the calls themselves can stop it.
+const WRITES_LATE: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "path_open"
+        (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "\10\00\00\00\06\00\00\00")
+    (data (i32.const 16) "ready\0alate")
+    ;; A subscription to the monotonic clock, for 500 ms.
+    (data (i32.const 80) "\01")
+    (data (i32.const 88) "\00\65\cd\1d")
+    (func (export "_start")
+        (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 256)))
+        (drop (call $poll (i32.const 64) (i32.const 128) (i32.const 1) (i32.const 256)))
+        (drop (call $open (i32.const 3) (i32.const 0) (i32.const 22) (i32.const 4) (i32.const 1)
+            (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 256)))))"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_out_of_reach_from_the_call_on_at_which_an_attempt_was_stopped() {
+    let scene = Scene::new(2);
+    for is_revoked in [false, true] {
+        let granted = tempfile::tempdir().unwrap();
+        let dirs = format!("dirs = [{{ host = '{}', guest = '/data', writable = true }}]", granted.path().display());
+        let toml = format!("{dirs}\n[tasks.run]\nstream = 'lines'");
+        let bytes = wat::parse_str(WRITES_LATE).unwrap();
+        let plugin = scene.engine.load("late".parse().unwrap(), bytes, &settings(&toml), &|_| {}).await.unwrap();
+        let host = Arc::new(RecordingHost::default());
+        let running = scene.begin(&plugin, call(&plugin, "run", ""), &host, &AttemptHandle::new());
+        while host.chunks.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        if is_revoked {
+            plugin.revoke("a grant was taken away".to_owned());
+        }
+        let ended = running.await.unwrap();
+        assert_eq!(matches!(ended.outcome, Outcome::Interrupted(..)), is_revoked, "{:?}", ended.outcome);
+        assert_eq!(granted.path().join("late").exists(), !is_revoked);
+    }
+}

@@ -237,6 +237,7 @@ impl Reload {
         *files = files.clone().with_outside(&raw, &self.environment);
         readable(files)?;
         raw.read_outside(None, &self.environment).map_err(|problems| problems.to_string())?;
+        raw.succeed(self.held.as_ref().unwrap_or(&self.started));
         let settings = Settings::check(&mut raw, &self.environment).map_err(|problems| problems.to_string())?;
         let table = settings.token_table(&raw, &self.environment).map_err(|problems| problems.to_string())?;
         if self.needs_tokens && table.is_empty() {

@@ -161,6 +161,7 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("http-requests-max", hard::HTTP_REQUESTS_MAX.to_string()),
         ("secret-bytes-min", bytes(hard::SECRET_BYTES_MIN as u64)),
         ("secret-bytes-max", bytes(hard::SECRET_BYTES_MAX as u64)),
+        ("secret-earlier-max", hard::SECRET_EARLIER_MAX.to_string()),
         ("secret-name-bytes-max", bytes(hard::SECRET_NAME_BYTES_MAX as u64)),
         ("plugin-secrets-max", hard::PLUGIN_SECRETS_MAX.to_string()),
         ("secrets-put-max", hard::SECRETS_PUT_MAX.to_string()),

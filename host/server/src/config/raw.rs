@@ -181,6 +181,11 @@ impl RawSettings {
         problems.or(())
     }
 
+    /// Takes over what this process knows of earlier values of secrets, from the settings that held before.
+    pub(crate) fn succeed(&mut self, old: &RawSettings) {
+        secret_values::succeed(&mut self.plugins, &mut self.secrets, &old.secrets);
+    }
+
     /// Returns the files that values of plugins, secrets and tokens are read from.
     pub(crate) fn outside_files(&self, environment: &Environment) -> Vec<PathBuf> {
         let values = self.plugins.iter().flat_map(|section| &section.outside);

@@ -63,7 +63,17 @@ pub(super) fn read(
         if let (Err(error), None) = (&value, only) {
             problems.add(&section.at, format_args!("`secrets.{}.from`: {error}", section.name));
         }
-        section.secret = Arc::new(Secret { hosts: section.secret.hosts.clone(), value });
+        section.secret = Arc::new(Secret { hosts: section.secret.hosts.clone(), value, earlier: Vec::new() });
+    }
+    give(plugins, secrets);
+}
+
+/// Takes over from the settings that held before the values that secrets had: what a server kept of them is masked still.
+pub(super) fn succeed(plugins: &mut [PluginSection], secrets: &mut [SecretSection], old: &[SecretSection]) {
+    for section in secrets.iter_mut() {
+        if let Some(old) = old.iter().find(|old| old.name == section.name) {
+            Arc::make_mut(&mut section.secret).succeed(&old.secret);
+        }
     }
     give(plugins, secrets);
 }

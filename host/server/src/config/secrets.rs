@@ -111,7 +111,7 @@ pub(super) fn section(
         (format!("secrets.{name}.from"), format!("\"{from}\""), at.clone()),
         (format!("secrets.{name}.hosts"), format!("[{}]", written.join(", ")), hosts_at),
     ];
-    let secret = Arc::new(Secret { hosts, value: Err(NOT_READ.to_owned()) });
+    let secret = Arc::new(Secret { hosts, value: Err(NOT_READ.to_owned()), earlier: Vec::new() });
     is_sound.then_some(SecretSection { name, source, at, secret, shown })
 }
 

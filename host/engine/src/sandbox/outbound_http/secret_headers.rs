@@ -10,6 +10,7 @@ use wasmtime_wasi_http::{Error, WasiBody};
 use wharf_core::bounds;
 
 use super::GrantedRequest;
+use crate::sandbox::secrets::mask::Masks;
 use crate::sandbox::secrets::placeholders::{Destination, Part};
 use crate::sandbox::secrets::watched_body::WatchedBody;
 
@@ -72,29 +73,30 @@ impl GrantedRequest {
         }
     }
 
-    /// Masks the values of secrets in the headers of a response. A response that hides its body from the mask is refused.
-    pub(super) fn mask_headers(&self, response: &mut Response<Incoming>) -> Result<(), Error> {
-        let (Some(mask), Some(placeholders)) = (&self.env.mask, &self.placeholders) else { return Ok(()) };
-        if placeholders.is_for(self.destination()) {
-            let is_coded = |name: HeaderName, plain: &str| {
-                let values = response.headers().get_all(name);
-                let is_plain =
-                    |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(plain.as_bytes());
-                values.iter().any(|value| !is_plain(value))
-            };
-            if is_coded(CONTENT_ENCODING, "identity") {
-                self.log.host_line(&format!(
-                    "wharf: the response of {} refused: it is compressed, which was not asked for, and may hide a secret",
-                    self.host
-                ));
-                // Nothing of the response is in the error: it may be the value.
-                return Err(Error::HttpResponseContentCoding(None));
-            }
-            if is_coded(TRANSFER_ENCODING, "chunked") {
-                return Err(Error::HttpResponseTransferCoding(None));
-            }
+    /// Returns what masks the response: `None` if no secret may be sent to where it comes from.
+    pub(super) fn masks(&self) -> Option<Arc<Masks>> {
+        self.env.masks.of_response(self.tls, &self.host, self.port)
+    }
+
+    /// Masks the values of secrets in the headers of a response. A response that hides its body from the masks is refused.
+    pub(super) fn mask_headers(&self, masks: &Masks, response: &mut Response<Incoming>) -> Result<(), Error> {
+        let is_coded = |name: HeaderName, plain: &str| {
+            let values = response.headers().get_all(name);
+            let is_plain = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(plain.as_bytes());
+            values.iter().any(|value| !is_plain(value))
+        };
+        if is_coded(CONTENT_ENCODING, "identity") {
+            self.log.host_line(&format!(
+                "wharf: the response of {} refused: it is compressed, which was not asked for, and may hide a secret",
+                self.host
+            ));
+            // Nothing of the response is in the error: it may be the value.
+            return Err(Error::HttpResponseContentCoding(None));
         }
-        let found = mask.headers(response.headers_mut());
+        if is_coded(TRANSFER_ENCODING, "chunked") {
+            return Err(Error::HttpResponseTransferCoding(None));
+        }
+        let found = masks.headers(response.headers_mut());
         if !found.is_empty() {
             (self.on_masked())(&found);
         }

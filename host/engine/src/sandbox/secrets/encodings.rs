@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
+use super::escapers::{in_html, in_json};
+
 /// The longest value that is looked for encoded twice, in bytes: what logs in to something is shorter, and tokens, which may be longer,
 /// are sent as they are.
 const TWICE_BYTES_MAX: usize = 512;
@@ -18,12 +20,11 @@ pub(super) struct Form {
 }
 
 /// Returns every form of a value that is looked for: as it is, in JSON, in HTML, in a URL, in hex, and in base64 wherever in the
-/// encoded bytes it begins; and what is in base64 in each of these forms once more.
+/// encoded bytes it begins; and what is in base64 in each of these forms once more. All of them are printable ASCII, as values are.
 pub(super) fn forms(value: &str) -> Vec<Form> {
     let bytes = value.as_bytes();
     let mut texts = vec![value.to_owned()];
-    texts.extend([false, true].map(|slashes| in_json(value, slashes)));
-    texts.push(in_html(value));
+    texts.extend(in_json(value).chain(in_html(value)));
     for upper in [false, true] {
         // As `encodeURIComponent`, as RFC 3986, as a form, and with every byte encoded.
         texts.push(percent(bytes, upper, |byte| byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte)));
@@ -36,17 +37,20 @@ pub(super) fn forms(value: &str) -> Vec<Form> {
     let mut forms: Vec<Form> =
         texts.into_iter().map(|text| Form { bytes: text.into_bytes(), is_base64: false }).collect();
     for encoded in in_base64(bytes) {
+        let base64 = |text: String| Form { bytes: text.into_bytes(), is_base64: true };
+        let encoded_bytes = encoded.as_bytes();
         // Basic authentication encodes the value, and a server may encode what it was sent once more.
-        if bytes.len() > TWICE_BYTES_MAX {
-            forms.push(Form { bytes: encoded, is_base64: true });
-            continue;
+        if bytes.len() <= TWICE_BYTES_MAX {
+            forms.extend(in_base64(encoded_bytes).map(base64));
+            forms.extend(in_json(&encoded).chain(in_html(&encoded)).map(base64));
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+            for upper in [false, true] {
+                forms.push(base64(hex(encoded_bytes, upper)));
+                forms.push(base64(percent(encoded_bytes, upper, |_| false)));
+                forms.push(base64(percent(encoded_bytes, upper, plain)));
+            }
         }
-        forms.extend(in_base64(&encoded).map(|bytes| Form { bytes, is_base64: true }));
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-        let texts = [false, true].map(|upper| [hex(&encoded, upper), percent(&encoded, upper, |_| false)]);
-        let texts = texts.into_iter().flatten().chain([true, false].map(|upper| percent(&encoded, upper, plain)));
-        forms.extend(texts.map(|text| Form { bytes: text.into_bytes(), is_base64: true }));
-        forms.push(Form { bytes: encoded, is_base64: true });
+        forms.push(base64(encoded));
     }
     forms.sort_unstable();
     forms.dedup();
@@ -55,32 +59,14 @@ pub(super) fn forms(value: &str) -> Vec<Form> {
 
 /// Returns bytes in base64, in both alphabets and wherever in a longer text they begin: without the characters that also have bits of
 /// what stands before and after.
-fn in_base64(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+fn in_base64(bytes: &[u8]) -> impl Iterator<Item = String> {
     (0..3).flat_map(move |before| {
         let mut padded = vec![0; before];
         padded.extend_from_slice(bytes);
         let (first, last) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
         let texts = [STANDARD_NO_PAD.encode(&padded), URL_SAFE_NO_PAD.encode(&padded)];
-        texts.map(|text| text.as_bytes()[first..last].to_vec())
+        texts.map(|text| text[first..last].to_owned())
     })
-}
-
-fn in_json(value: &str, slashes: bool) -> String {
-    value.chars().fold(String::new(), |mut text, c| {
-        match c {
-            '"' | '\\' => text.extend(['\\', c]),
-            '/' if slashes => text.push_str("\\/"),
-            // As Go's library does, for pages that hold JSON.
-            '<' | '>' | '&' if slashes => _ = write!(text, "\\u{:04x}", u32::from(c)),
-            _ => text.push(c),
-        }
-        text
-    })
-}
-
-fn in_html(value: &str) -> String {
-    let escaped = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    escaped.replace('"', "&quot;").replace('\'', "&#39;")
 }
 
 fn percent(bytes: &[u8], upper: bool, is_plain: impl Fn(u8) -> bool) -> String {

@@ -1,53 +1,106 @@
-//! Masks the values of secrets in what a plugin receives: each byte of one becomes `*`, so that lengths stay as they were told.
+//! Masks the values of secrets in what a plugin receives: each byte of one becomes `*`, so that lengths stay as they were told. What is
+//! passed on, and when, depends on no value: else a server that tries one byte after the other would tell the plugin the value.
+
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::encodings::forms;
+use super::encodings::{Form, forms};
 use super::matcher::{Matcher, Place};
-use crate::spec::secret::SecretGrants;
+use crate::spec::secret::{SecretGrant, SecretGrants};
 
-/// The masks of the secrets of one plugin.
+/// What is held back is a multiple of so many bytes: it tells little of how many characters of a value are escaped.
+const HELD_STEP: usize = 64;
+
+/// The masks of all secrets of one plugin. Each is made for the first response that needs it.
 #[derive(Debug)]
-pub(crate) struct Mask {
+pub(crate) struct PluginMasks(Vec<(SecretGrant, OnceLock<Arc<Mask>>)>);
+
+impl PluginMasks {
+    pub(crate) fn new(secrets: &SecretGrants) -> PluginMasks {
+        PluginMasks(secrets.iter().map(|grant| (grant.clone(), OnceLock::new())).collect())
+    }
+
+    /// Returns the masks of a response that comes from this place: those of the secrets that may be sent there. `None` if there are none.
+    ///
+    /// No other response is masked: who knows which texts are masked could try many.
+    pub(crate) fn of_response(&self, tls: bool, host: &str, port: u16) -> Option<Arc<Masks>> {
+        let is_for = |grant: &SecretGrant| tls && grant.is_for(tls, host, port) && grant.values().next().is_some();
+        let own = self.0.iter().enumerate().filter(|(_, (grant, _))| is_for(grant));
+        let all: Vec<Arc<Mask>> =
+            own.map(|(at, (grant, mask))| Arc::clone(mask.get_or_init(|| Arc::new(Mask::new(at, grant))))).collect();
+        let held = all.iter().map(|mask| mask.held).max()?;
+        Some(Arc::new(Masks { all, held }))
+    }
+}
+
+/// The mask of one secret: of its value, and of those that it had before.
+#[derive(Debug)]
+struct Mask {
+    /// The place of the secret in the plugin's list.
+    at: usize,
     matcher: Matcher,
-    /// For each text of the matcher: the place of its secret in the plugin's list, and whether it is base64.
-    texts: Vec<(usize, bool)>,
+    texts: Vec<Text>,
     /// The values as names of headers have them.
     names: Vec<String>,
+    /// Number of bytes at the end that are held back.
+    held: usize,
+}
+
+/// A text of the matcher.
+#[derive(Debug)]
+struct Text {
+    /// The character before it may have bits of the value.
+    has_before: bool,
+    /// The character after it may have bits of the value.
+    has_after: bool,
 }
 
 impl Mask {
-    /// Returns the masks of these secrets; `None` if there is no value to mask.
-    pub(crate) fn new(secrets: &SecretGrants) -> Option<Mask> {
-        let values: Vec<(usize, &str)> =
-            secrets.iter().enumerate().filter_map(|(at, grant)| Some((at, grant.value()?.as_str()))).collect();
-        let mut all: Vec<(Vec<u8>, usize, bool)> = Vec::new();
-        for (at, value) in &values {
-            all.extend(forms(value).into_iter().map(|form| (form.bytes, *at, form.is_base64)));
-        }
-        if all.is_empty() {
-            return None;
-        }
-        let matcher = Matcher::new(all.iter().map(|(text, _, _)| text.as_slice()));
-        let texts = all.iter().map(|(_, at, is_base64)| (*at, *is_base64)).collect();
-        let names = values.iter().map(|(_, value)| value.to_ascii_lowercase()).collect();
-        Some(Mask { matcher, texts, names })
+    fn new(at: usize, grant: &SecretGrant) -> Mask {
+        let mut all: Vec<Form> = grant.values().flat_map(|value| forms(value.as_str())).collect();
+        all.sort_unstable();
+        // Of two that are the same text, the one in base64 is left.
+        all.dedup_by(|next, kept| {
+            let is_same = next.bytes == kept.bytes;
+            kept.is_base64 |= is_same && next.is_base64;
+            is_same
+        });
+        let matcher = Matcher::new(all.iter().map(|form| form.bytes.as_slice()));
+        let texts = all.iter().map(|form| Text {
+            has_before: form.is_base64,
+            // The matcher tells the longest text: shorter ones may end there, too.
+            has_after: all.iter().any(|other| other.is_base64 && form.bytes.ends_with(&other.bytes)),
+        });
+        let longest = all.iter().map(|form| form.bytes.len()).max().unwrap_or_default();
+        let names = grant.values().map(|value| value.as_str().to_ascii_lowercase()).collect();
+        Mask { at, texts: texts.collect(), matcher, names, held: longest.next_multiple_of(HELD_STEP) }
     }
+}
 
-    /// Masks headers. Returns the places of the secrets that were found.
+/// The masks of one response.
+#[derive(Debug)]
+pub(crate) struct Masks {
+    all: Vec<Arc<Mask>>,
+    /// Number of bytes at the end of what has arrived that are held back, at most: the length of the longest form or more.
+    held: usize,
+}
+
+impl Masks {
+    /// Masks headers, and removes those whose name has a value. Returns the places of the secrets that were found.
     pub(crate) fn headers(&self, headers: &mut HeaderMap) -> Vec<usize> {
         let mut found = Vec::new();
-        let named: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| self.names.iter().any(|value| name.as_str().contains(value.as_str())))
-            .cloned()
-            .collect();
-        for name in named {
-            headers.remove(name);
+        for mask in &self.all {
+            let is_named = |name: &HeaderName| mask.names.iter().any(|value| name.as_str().contains(value.as_str()));
+            let named: Vec<HeaderName> = headers.keys().filter(|name| is_named(name)).cloned().collect();
+            for name in named {
+                headers.remove(name);
+                found.push(mask.at);
+            }
         }
         for value in headers.values_mut() {
-            let mut scan = Scan::default();
+            let mut scan = Scan::new(self);
             let mut masked = scan.feed(self, Bytes::copy_from_slice(value.as_bytes())).to_vec();
             masked.extend_from_slice(&scan.finish());
             if !scan.found.is_empty() {
@@ -61,10 +114,11 @@ impl Mask {
 }
 
 /// A search through one body.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Scan {
-    place: Place,
-    /// Bytes that may be the beginning of a value.
+    /// For each mask.
+    places: Vec<Place>,
+    /// Bytes that may be part of a value that goes on, whatever the value is.
     held: Bytes,
     /// The character after the last match has bits of the value if it is one of base64.
     is_next_masked: bool,
@@ -73,8 +127,14 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Takes the next bytes, and returns those that are no part of a value that goes on: masked, and in order.
-    pub(super) fn feed(&mut self, mask: &Mask, bytes: Bytes) -> Bytes {
+    pub(super) fn new(masks: &Masks) -> Scan {
+        let places = vec![Place::default(); masks.all.len()];
+        Scan { places, held: Bytes::new(), is_next_masked: false, found: Vec::new() }
+    }
+
+    /// Takes the next bytes, and returns those that can be no part of a value that goes on: masked, and in order. How many they are
+    /// depends on which bytes are printable, and on the length of the longest form, but on nothing else of the values.
+    pub(super) fn feed(&mut self, masks: &Masks, bytes: Bytes) -> Bytes {
         let known = self.held.len();
         let mut whole = bytes;
         if known > 0 {
@@ -89,15 +149,16 @@ impl Scan {
             if std::mem::take(&mut self.is_next_masked) && is_base64(whole[at]) {
                 add(&mut spans, at, at + 1);
             }
-            self.place = mask.matcher.step(self.place, whole[at]);
-            let Some((text, length)) = mask.matcher.found(self.place) else { continue };
-            let (secret, in_base64) = mask.texts[text];
-            let from = (at + 1).saturating_sub(length);
-            let before = in_base64 && from > 0 && is_base64(whole[from - 1]);
-            add(&mut spans, if before { from - 1 } else { from }, at + 1);
-            self.is_next_masked = in_base64;
-            if !self.found.contains(&secret) {
-                self.found.push(secret);
+            for (mask, place) in masks.all.iter().zip(&mut self.places) {
+                *place = mask.matcher.step(*place, whole[at]);
+                let Some((text, length)) = mask.matcher.found(*place) else { continue };
+                let from = (at + 1).saturating_sub(length);
+                let before = mask.texts[text].has_before && from > 0 && is_base64(whole[from - 1]);
+                add(&mut spans, if before { from - 1 } else { from }, at + 1);
+                self.is_next_masked |= mask.texts[text].has_after;
+                if !self.found.contains(&mask.at) {
+                    self.found.push(mask.at);
+                }
             }
         }
         if !spans.is_empty() {
@@ -107,9 +168,9 @@ impl Scan {
             }
             whole = masked.freeze();
         }
-        // One more than may be a beginning: it may be masked with it.
-        let depth = mask.matcher.depth(self.place);
-        let kept = if depth == 0 { 0 } else { (depth + 1).min(whole.len()) };
+        // No form has a byte that is not printable, such as a line end: what stands before one is complete.
+        let last = whole.iter().rev().take(masks.held);
+        let kept = last.take_while(|byte| (b' '..=b'~').contains(byte)).count();
         self.held = whole.split_off(whole.len() - kept);
         whole
     }
@@ -139,122 +200,4 @@ fn is_base64(byte: u8) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use base64::Engine as _;
-    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-
-    use super::*;
-    use crate::spec::grants::PluginSettings;
-    use crate::spec::secret::{Secret, SecretValue};
-
-    const VALUE: &str = "sk_live/7f\"3+a&~9?";
-
-    fn mask(values: &[&str]) -> Mask {
-        let names: Vec<String> = (0..values.len()).map(|at| format!("'s{at}'")).collect();
-        let mut settings: PluginSettings =
-            crate::spec::toml_diagnostics::read(&format!("secrets = [{}]", names.join(", "))).unwrap();
-        settings.secrets.resolve(|name| {
-            let value = Ok(SecretValue::of(values[name.as_str()[1..].parse::<usize>().unwrap()]).unwrap());
-            Some(Arc::new(Secret { hosts: Vec::new(), value }))
-        });
-        Mask::new(&settings.secrets).unwrap()
-    }
-
-    /// Masks a text that arrives in pieces of these lengths, one after the other and again.
-    fn masked(mask: &Mask, text: &[u8], lengths: &[usize]) -> Vec<u8> {
-        let (mut scan, mut out, mut at) = (Scan::default(), Vec::new(), 0);
-        for length in lengths.iter().cycle() {
-            let to = (at + length).min(text.len());
-            out.extend_from_slice(&scan.feed(mask, Bytes::copy_from_slice(&text[at..to])));
-            at = to;
-            if at == text.len() {
-                break;
-            }
-        }
-        out.extend_from_slice(&scan.finish());
-        assert_eq!(out.len(), text.len());
-        out
-    }
-
-    #[test]
-    fn every_form_is_masked_however_it_is_split() {
-        let mask = mask(&[VALUE]);
-        let hex = |upper: bool| {
-            VALUE.bytes().map(|b| if upper { format!("{b:02X}") } else { format!("{b:02x}") }).collect::<String>()
-        };
-        let percent = |encoded: &str| -> String {
-            let one = |c: char| if encoded.contains(c) { format!("%{:02X}", c as u32) } else { c.to_string() };
-            VALUE.chars().map(one).collect()
-        };
-        let mut forms = vec![
-            VALUE.to_owned(),
-            serde_json::to_string(VALUE).unwrap().trim_matches('"').to_owned(),
-            VALUE.replace('/', "\\/").replace('"', "\\\"").replace('&', "\\u0026"),
-            VALUE.replace('&', "&amp;").replace('"', "&quot;"),
-            percent("/\"+&?"),
-            percent("/\"+&~?"),
-            VALUE.bytes().map(|b| format!("%{b:02x}")).collect(),
-            hex(false),
-            hex(true),
-        ];
-        for before in ["", "u", "us", "user:", "user12:"] {
-            for text in [format!("{before}{VALUE}"), format!("{before}{VALUE}x"), format!("{before}{VALUE}xy")] {
-                let basic = STANDARD.encode(&text);
-                forms.extend([STANDARD.encode(format!("Basic {basic}")), URL_SAFE.encode(&basic)]);
-                forms.extend(basic.bytes().map(|b| format!("{b:02x}")).reduce(|text, more| text + &more));
-                forms.extend([basic, URL_SAFE.encode(&text)]);
-            }
-        }
-        for form in forms {
-            let text = format!("{{\"echo\": \"{form}\"}}, and {form}: end");
-            for length in [1, 2, 3, 7, 16, 1000] {
-                let masked = String::from_utf8(masked(&mask, text.as_bytes(), &[length])).unwrap();
-                assert!(masked.starts_with("{\"echo\": \""), "{masked}");
-                assert!(masked.ends_with(": end"), "{masked}");
-                assert!(!masked.contains(VALUE) && masked.matches('*').count() >= 2 * VALUE.len(), "{form}: {masked}");
-                // Of base64, the bytes around it may be left.
-                let middle = &form.as_bytes()[form.len() / 2 - 4..form.len() / 2 + 4];
-                assert!(!masked.contains(std::str::from_utf8(middle).unwrap()), "{form}: {masked}");
-            }
-        }
-    }
-
-    #[test]
-    fn other_text_stays_and_goes_on_at_once() {
-        let mask = mask(&[VALUE, "another-value"]);
-        let mut scan = Scan::default();
-        assert_eq!(scan.feed(&mask, Bytes::from_static(b"data: {\"a\": 1}\n\n")), "data: {\"a\": 1}\n\n");
-        assert_eq!(scan.feed(&mask, Bytes::from_static(b"sk_live/7")), "");
-        assert_eq!(scan.feed(&mask, Bytes::from_static(b" is none\n")), "sk_live/7 is none\n");
-        assert!(scan.found.is_empty());
-        for seed in 0..200 {
-            let mut random = fastrand::Rng::with_seed(seed);
-            let pieces = ["sk_live", "/7f", "another", "-value", VALUE, "another-value", "x", "%73", "c2tf"];
-            let text: String = (0..30).map(|_| pieces[random.usize(..pieces.len())]).collect();
-            let lengths: Vec<usize> = (0..5).map(|_| random.usize(1..20)).collect();
-            let split = masked(&mask, text.as_bytes(), &lengths);
-            let expected = [VALUE, "another-value"]
-                .iter()
-                .fold(text.clone(), |text, value| text.replace(value, &"*".repeat(value.len())));
-            assert_eq!(String::from_utf8(split).unwrap(), expected, "seed {seed}: {text} in {lengths:?}");
-        }
-    }
-
-    #[test]
-    fn headers_are_masked_too() {
-        let mask = mask(&["abcdefgh-12", VALUE]);
-        let mut headers = HeaderMap::new();
-        headers.insert("x-abcdefgh-12", HeaderValue::from_static("1"));
-        headers.insert("location", HeaderValue::from_static("/to?key=abcdefgh-12&more"));
-        headers.append("x-many", HeaderValue::from_static("plain"));
-        headers.append("x-many", HeaderValue::from_str(&STANDARD.encode("user:abcdefgh-12")).unwrap());
-        assert_eq!(mask.headers(&mut headers), [0, 0]);
-        assert_eq!(headers.len(), 3);
-        assert_eq!(headers["location"], "/to?key=***********&more");
-        let many: Vec<_> = headers.get_all("x-many").iter().collect();
-        assert_eq!(many[0], "plain");
-        assert!(many[1].to_str().unwrap().contains("************"), "{many:?}");
-    }
-}
+mod tests;

@@ -7,15 +7,15 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
 
-use super::mask::{Mask, Scan};
+use super::mask::{Masks, Scan};
 
 /// Takes the places of the secrets that a body had, at its end.
 type OnEnd = Box<dyn FnOnce(&[usize]) + Send>;
 
-/// A body that masks what `mask` finds in another one.
+/// A body that masks what `masks` find in another one.
 pub(crate) struct MaskedBody<B> {
     inner: B,
-    mask: Arc<Mask>,
+    masks: Arc<Masks>,
     scan: Scan,
     /// The trailers, while bytes that were held back go before them.
     next: Option<Frame<Bytes>>,
@@ -24,9 +24,10 @@ pub(crate) struct MaskedBody<B> {
 }
 
 impl<B> MaskedBody<B> {
-    pub(crate) fn new(inner: B, mask: Arc<Mask>, on_end: impl FnOnce(&[usize]) + Send + 'static) -> MaskedBody<B> {
+    pub(crate) fn new(inner: B, masks: Arc<Masks>, on_end: impl FnOnce(&[usize]) + Send + 'static) -> MaskedBody<B> {
         let on_end: OnEnd = Box::new(on_end);
-        MaskedBody { inner, mask, scan: Scan::default(), next: None, is_ended: false, on_end: Some(on_end) }
+        let scan = Scan::new(&masks);
+        MaskedBody { inner, masks, scan, next: None, is_ended: false, on_end: Some(on_end) }
     }
 }
 
@@ -43,14 +44,14 @@ impl<B: Body<Data = Bytes> + Unpin> Body for MaskedBody<B> {
             match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
-                        let masked = this.scan.feed(&this.mask, data);
+                        let masked = this.scan.feed(&this.masks, data);
                         if !masked.is_empty() {
                             return Poll::Ready(Some(Ok(Frame::data(masked))));
                         }
                     }
                     Err(frame) => {
                         let Ok(mut trailers) = frame.into_trailers() else { continue };
-                        let mut found = this.mask.headers(&mut trailers);
+                        let mut found = this.masks.headers(&mut trailers);
                         this.scan.found.append(&mut found);
                         // Nothing of the data comes after them.
                         let held = this.scan.finish();

@@ -16,8 +16,6 @@ pub(super) struct Matcher {
 #[derive(Debug)]
 struct Node {
     byte: u8,
-    /// Number of bytes that lead here from the root.
-    depth: u32,
     /// The node of the longest proper end of these bytes that some text begins with.
     shorter: u32,
     child: u32,
@@ -32,7 +30,7 @@ pub(super) struct Place(u32);
 
 impl Matcher {
     pub(super) fn new<'t>(texts: impl IntoIterator<Item = &'t [u8]>) -> Matcher {
-        let root = Node { byte: 0, depth: 0, shorter: 0, child: NONE, sibling: NONE, text: NONE };
+        let root = Node { byte: 0, shorter: 0, child: NONE, sibling: NONE, text: NONE };
         let mut matcher = Matcher { nodes: vec![root], first: Box::new([0; 256]), lengths: Vec::new() };
         for text in texts {
             let mut node = 0;
@@ -49,8 +47,8 @@ impl Matcher {
     fn add(&mut self, parent: u32, byte: u8) -> u32 {
         let new = self.nodes.len() as u32;
         let above = &mut self.nodes[parent as usize];
-        let (depth, sibling) = (above.depth + 1, std::mem::replace(&mut above.child, new));
-        self.nodes.push(Node { byte, depth, shorter: 0, child: NONE, sibling, text: NONE });
+        let sibling = std::mem::replace(&mut above.child, new);
+        self.nodes.push(Node { byte, shorter: 0, child: NONE, sibling, text: NONE });
         if parent == 0 {
             self.first[usize::from(byte)] = new;
         }
@@ -106,11 +104,6 @@ impl Matcher {
         let text = self.nodes[node as usize].text as usize;
         self.lengths.get(text).map(|length| (text, *length))
     }
-
-    /// Returns how many of the last bytes may be the beginning of a text.
-    pub(super) fn depth(&self, Place(node): Place) -> usize {
-        self.nodes[node as usize].depth as usize
-    }
 }
 
 #[cfg(test)]
@@ -125,9 +118,6 @@ mod tests {
         for (at, byte) in bytes.bytes().enumerate() {
             place = matcher.step(place, byte);
             found.extend(matcher.found(place).map(|(text, _)| (at + 1, text)));
-            // What may be a beginning is one.
-            let end = &bytes[at + 1 - matcher.depth(place)..=at];
-            assert!(end.is_empty() || texts.iter().any(|text| text.starts_with(end)), "{end}");
         }
         found
     }

@@ -1,0 +1,206 @@
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+
+use super::*;
+use crate::spec::grants::PluginSettings;
+use crate::spec::secret::{Secret, SecretValue};
+
+const VALUE: &str = "sk_live/7f\"3+a&~9?";
+
+/// The place that secrets may be sent to.
+const HOST: &str = "api.example.com";
+
+fn grants(values: &[&str], earlier: &[&str]) -> SecretGrants {
+    let names: Vec<String> = (0..values.len()).map(|at| format!("'s{at}'")).collect();
+    let mut settings: PluginSettings =
+        crate::spec::toml_diagnostics::read(&format!("secrets = [{}]", names.join(", "))).unwrap();
+    settings.secrets.resolve(|name| {
+        let value = Ok(SecretValue::of(values[name.as_str()[1..].parse::<usize>().unwrap()]).unwrap());
+        let earlier = earlier.iter().map(|value| SecretValue::of(value).unwrap()).collect();
+        Some(Arc::new(Secret { hosts: vec![HOST.parse().unwrap()], value, earlier }))
+    });
+    settings.secrets
+}
+
+fn masks(values: &[&str]) -> Arc<Masks> {
+    PluginMasks::new(&grants(values, &[])).of_response(true, HOST, 443).unwrap()
+}
+
+/// Masks a text that arrives in pieces of these lengths, one after the other and again.
+fn masked(masks: &Masks, text: &[u8], lengths: &[usize]) -> Vec<u8> {
+    let (mut scan, mut out, mut at) = (Scan::new(masks), Vec::new(), 0);
+    for length in lengths.iter().cycle() {
+        let to = (at + length).min(text.len());
+        out.extend_from_slice(&scan.feed(masks, Bytes::copy_from_slice(&text[at..to])));
+        at = to;
+        if at == text.len() {
+            break;
+        }
+    }
+    out.extend_from_slice(&scan.finish());
+    assert_eq!(out.len(), text.len());
+    out
+}
+
+#[test]
+fn every_form_is_masked_however_it_is_split() {
+    let masks = masks(&[VALUE]);
+    let hex = |upper: bool| {
+        VALUE.bytes().map(|b| if upper { format!("{b:02X}") } else { format!("{b:02x}") }).collect::<String>()
+    };
+    let percent = |encoded: &str| -> String {
+        let one = |c: char| if encoded.contains(c) { format!("%{:02X}", c as u32) } else { c.to_string() };
+        VALUE.chars().map(one).collect()
+    };
+    let mut forms = vec![
+        VALUE.to_owned(),
+        serde_json::to_string(VALUE).unwrap().trim_matches('"').to_owned(),
+        // PHP.
+        VALUE.replace('/', "\\/").replace('"', "\\\""),
+        // Go.
+        VALUE.replace('"', "\\\"").replace('&', "\\u0026"),
+        // System.Text.Json.
+        VALUE.replace('"', "\\u0022").replace('&', "\\u0026").replace('+', "\\u002B"),
+        VALUE.replace('&', "&amp;").replace('"', "&quot;"),
+        // Go, its templates, and ASP.NET.
+        VALUE.replace('&', "&amp;").replace('"', "&#34;"),
+        VALUE.replace('&', "&amp;").replace('"', "&#34;").replace('+', "&#43;"),
+        VALUE.replace('&', "&amp;").replace('"', "&quot;").replace('+', "&#x2B;"),
+        percent("/\"+&?"),
+        percent("/\"+&~?"),
+        VALUE.bytes().map(|b| format!("%{b:02x}")).collect(),
+        hex(false),
+        hex(true),
+    ];
+    for before in ["", "u", "us", "user:", "user12:"] {
+        for text in [format!("{before}{VALUE}"), format!("{before}{VALUE}x"), format!("{before}{VALUE}xy")] {
+            let basic = STANDARD.encode(&text);
+            forms.extend([STANDARD.encode(format!("Basic {basic}")), URL_SAFE.encode(&basic)]);
+            forms.extend(basic.bytes().map(|b| format!("{b:02x}")).reduce(|text, more| text + &more));
+            // PHP, System.Text.Json, and pages.
+            forms.extend([basic.replace('/', "\\/"), basic.replace('+', "\\u002B")]);
+            forms.extend([basic.replace('/', "&#x2F;"), basic.replace('+', "&#x2B;")]);
+            forms.extend([basic, URL_SAFE.encode(&text)]);
+        }
+    }
+    for form in forms {
+        let text = format!("{{\"echo\": \"{form}\"}}, and {form}: end");
+        for length in [1, 2, 3, 7, 16, 1000] {
+            let masked = String::from_utf8(masked(&masks, text.as_bytes(), &[length])).unwrap();
+            assert!(masked.starts_with("{\"echo\": \""), "{masked}");
+            assert!(masked.ends_with(": end"), "{masked}");
+            assert!(!masked.contains(VALUE) && masked.matches('*').count() >= 2 * VALUE.len(), "{form}: {masked}");
+            // Of base64, the bytes around it may be left.
+            let middle = &form.as_bytes()[form.len() / 2 - 4..form.len() / 2 + 4];
+            assert!(!masked.contains(std::str::from_utf8(middle).unwrap()), "{form}: {masked}");
+        }
+    }
+}
+
+#[test]
+fn other_text_stays_and_lines_go_on_at_once() {
+    let masks = &self::masks(&[VALUE, "another-value"]);
+    let mut scan = Scan::new(masks);
+    assert_eq!(scan.feed(masks, Bytes::from_static(b"data: {\"a\": 1}\n\n")), "data: {\"a\": 1}\n\n");
+    assert_eq!(scan.feed(masks, Bytes::from_static(b"sk_live/7")), "");
+    assert_eq!(scan.feed(masks, Bytes::from_static(b" is none\nmore")), "sk_live/7 is none\n");
+    assert_eq!(scan.finish(), "more");
+    assert!(scan.found.is_empty());
+    for seed in 0..200 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let pieces = ["sk_live", "/7f", "another", "-value", VALUE, "another-value", "x", "%73", "c2tf"];
+        let text: String = (0..30).map(|_| pieces[random.usize(..pieces.len())]).collect();
+        let lengths: Vec<usize> = (0..5).map(|_| random.usize(1..20)).collect();
+        let split = masked(&masks, text.as_bytes(), &lengths);
+        let expected = [VALUE, "another-value"]
+            .iter()
+            .fold(text.clone(), |text, value| text.replace(value, &"*".repeat(value.len())));
+        assert_eq!(String::from_utf8(split).unwrap(), expected, "seed {seed}: {text} in {lengths:?}");
+    }
+}
+
+#[test]
+fn headers_are_masked_too() {
+    let masks = masks(&["abcdefgh-12", VALUE]);
+    let mut headers = HeaderMap::new();
+    headers.insert("x-abcdefgh-12", HeaderValue::from_static("1"));
+    headers.insert("location", HeaderValue::from_static("/to?key=abcdefgh-12&more"));
+    headers.append("x-many", HeaderValue::from_static("plain"));
+    headers.append("x-many", HeaderValue::from_str(&STANDARD.encode("user:abcdefgh-12")).unwrap());
+    assert_eq!(masks.headers(&mut headers), [0, 0, 0]);
+    assert_eq!(headers.len(), 3);
+    assert_eq!(headers["location"], "/to?key=***********&more");
+    let many: Vec<_> = headers.get_all("x-many").iter().collect();
+    assert_eq!(many[0], "plain");
+    assert!(many[1].to_str().unwrap().contains("************"), "{many:?}");
+}
+
+/// A server that sends what is known of a value, and one byte after the other, learns from no length which one is right.
+#[test]
+fn what_is_passed_on_tells_nothing_of_the_value() {
+    let masks = &self::masks(&[VALUE]);
+    let forms = [VALUE.to_owned(), STANDARD.encode(VALUE), STANDARD.encode(format!("user:{VALUE}"))];
+    for form in &forms {
+        for known in 0..form.len() {
+            let lengths = |before: &str| {
+                let length = |next: u8| {
+                    let mut scan = Scan::new(masks);
+                    let text = [before.as_bytes(), &form.as_bytes()[..known], &[next]].concat();
+                    (scan.feed(masks, Bytes::from(text)).len(), scan.held.len())
+                };
+                let first = length(b' ');
+                assert!((b' '..=b'~').all(|next| length(next) == first), "{}", &form[..known]);
+            };
+            lengths("");
+            lengths(&"x".repeat(1000));
+        }
+    }
+    // Another value of the same characters passes on the same lengths, whatever arrives.
+    let turned: String = VALUE.chars().rev().collect();
+    let other = &self::masks(&[&turned]);
+    assert_eq!(masks.held, other.held);
+    for seed in 0..200 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let pieces = ["sk_live", "/7f", VALUE, &turned[..5], "x", "\n", "\0", "%73", "c2tf", "é"];
+        let (mut scan, mut blind) = (Scan::new(masks), Scan::new(other));
+        for _ in 0..50 {
+            let piece = Bytes::copy_from_slice(pieces[random.usize(..pieces.len())].as_bytes());
+            let lengths = (scan.feed(masks, piece.clone()).len(), blind.feed(other, piece).len());
+            assert_eq!(lengths.0, lengths.1, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn only_responses_of_the_hosts_of_a_secret_are_masked() {
+    let of = PluginMasks::new(&grants(&[VALUE], &[]));
+    assert!(of.of_response(true, HOST, 443).is_some());
+    for (tls, host, port) in [(false, HOST, 443), (true, HOST, 8443), (true, "else.example", 443)] {
+        assert!(of.of_response(tls, host, port).is_none(), "{tls} {host}:{port}");
+    }
+}
+
+#[test]
+fn values_that_were_replaced_are_masked_too() {
+    let of = PluginMasks::new(&grants(&["value-three"], &["value-two", "value-one"]));
+    let masks = of.of_response(true, HOST, 443).unwrap();
+    let text = format!("value-one value-two value-three {}", STANDARD.encode("value-one"));
+    let masked = String::from_utf8(masked(&masks, text.as_bytes(), &[5])).unwrap();
+    assert!(masked.starts_with("********* ********* *********** *********"), "{masked}");
+}
+
+/// Characters of base64 beside a value have bits of it, wherever a piece ends.
+#[test]
+fn what_stands_beside_a_value_in_base64_is_masked_wherever_it_is_split() {
+    let masks = masks(&["abcdefgh-12"]);
+    for before in ["u", "us"] {
+        let text = STANDARD.encode(format!("{before}abcdefgh-12xyz"));
+        let whole = masked(&masks, text.as_bytes(), &[1000]);
+        assert!(whole[1..].starts_with(b"*"), "{whole:?}");
+        for at in 1..text.len() {
+            assert_eq!(masked(&masks, text.as_bytes(), &[at, 1000]), whole, "{before} at {at}");
+        }
+    }
+}
