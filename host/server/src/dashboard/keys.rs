@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -25,6 +26,8 @@ pub(crate) struct Keys {
     secret: [u8; 32],
     /// The name of the cookie. Cookies do not tell ports apart, so its name does.
     cookie: String,
+    /// The number of cookies that were made. Each has its own, so that signing out of one session ends no other of the same moment.
+    made: AtomicU64,
 }
 
 impl Keys {
@@ -35,7 +38,7 @@ impl Keys {
     pub(crate) fn draw(port: u16) -> io::Result<Keys> {
         let mut secret = [0; 32];
         File::open(URANDOM)?.read_exact(&mut secret)?;
-        Ok(Keys { secret, cookie: format!("wharf-{port}") })
+        Ok(Keys { secret, cookie: format!("wharf-{port}"), made: AtomicU64::new(0) })
     }
 
     fn sign(&self, purpose: &str, parts: &[&[u8]]) -> String {
@@ -49,15 +52,16 @@ impl Keys {
         mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    fn session(&self, until: &str, token: &TokenHash) -> String {
-        self.sign("session", &[until.as_bytes(), token.as_bytes()])
+    fn session(&self, until: &str, number: &str, token: &TokenHash) -> String {
+        self.sign("session", &[until.as_bytes(), number.as_bytes(), token.as_bytes()])
     }
 
     /// Returns the value of the header that gives a visitor the cookie of a token.
     pub(super) fn set_cookie(&self, token: &str, now: Timestamp, secure: bool) -> String {
         let until = (now + SESSION).as_millis().to_string();
-        let signature = self.session(&until, &TokenHash::of(token));
-        self.cookie_header(&format!("{until}.{signature}"), SESSION.as_secs(), secure)
+        let number = self.made.fetch_add(1, Ordering::Relaxed).to_string();
+        let signature = self.session(&until, &number, &TokenHash::of(token));
+        self.cookie_header(&format!("{until}.{number}.{signature}"), SESSION.as_secs(), secure)
     }
 
     /// Returns the value of the header that takes the cookie away.
@@ -80,11 +84,12 @@ impl Keys {
     /// Returns the rights of the token for which a cookie was made; `None` if it is too old, forged, or of a token that the host no
     /// longer has.
     pub(super) fn access(&self, cookie: &str, tokens: &Tokens, now: Timestamp) -> Option<Access> {
-        let (until, signature) = cookie.split_once('.')?;
+        let (until, rest) = cookie.split_once('.')?;
+        let (number, signature) = rest.split_once('.')?;
         if Timestamp::from_millis(until.parse().ok()?) < now {
             return None;
         }
-        tokens.find_hash(|hash| bool::from(self.session(until, hash).as_bytes().ct_eq(signature.as_bytes())))
+        tokens.find_hash(|hash| bool::from(self.session(until, number, hash).as_bytes().ct_eq(signature.as_bytes())))
     }
 
     /// Returns the end of a cookie's time, as it says itself.
@@ -127,6 +132,8 @@ mod tests {
         assert_eq!(of(&tokens(&["second", "first"]), now).as_deref(), Some("first"));
         assert_eq!(of(&tokens(&["second"]), now), None, "a token that is gone");
         assert_eq!(of(&tokens(&["first"]), now + SESSION + Duration::from_secs(1)), None, "too old");
+        let next = keys.set_cookie("first", now, true);
+        assert_ne!(next, header, "two sessions of one token and one moment are two");
         let later = cookie.replacen('1', "2", 1);
         assert!(keys.access(&later, &tokens(&["first"]), now).is_none(), "a cookie that was made longer");
         assert!(Keys::draw(7070).unwrap().access(cookie, &tokens(&["first"]), now).is_none(), "another process");
