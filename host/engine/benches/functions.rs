@@ -9,17 +9,13 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use wharf_core::bounds;
-use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
-use wharf_core::rollcall::Reply;
 use wharf_core::shared_bytes::SharedBytes;
-use wharf_engine::{
-    AttemptEnd, AttemptHandle, AttemptLimits, CacheSettings, Call, CallInput, Compile, Engine, GuestJob, HostCalls,
-    Plugin, PluginSettings, Settings,
-};
+use wharf_engine::{AttemptEnd, AttemptHandle, AttemptLimits, Call, CallInput, Engine, Plugin};
+
+mod ground;
+
+use ground::{Deaf, engine, load};
 
 /// The allocator of the binary.
 #[global_allocator]
@@ -28,23 +24,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ROUNDS: usize = 9;
 /// Bytes of the payload, and so of the result, of the calls whose memory is measured.
 const LARGE: usize = 8 << 20;
-
-struct Deaf;
-
-impl HostCalls for Deaf {
-    fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
-        async { Ok(()) }.boxed()
-    }
-    fn log(&self, _: Stream, _: String) {}
-    fn log_dropped(&self, _: u64) {}
-    fn progress(&self, _: f32, _: String) {}
-    fn enqueue(&self, _: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-    fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-}
 
 /// A call that both plugins take, and how often each makes it in a round.
 struct Case {
@@ -128,12 +107,7 @@ async fn median(engine: &Arc<Engine>, plugin: &Arc<Plugin>, task: &str, case: &C
         attempt(engine, plugin, task, &case.payload).await;
         all.push(begun.elapsed());
     }
-    middle(all)
-}
-
-fn middle(mut all: Vec<Duration>) -> Duration {
-    all.sort();
-    all[all.len() / 2]
+    ground::median(all)
 }
 
 /// Returns the memory of this process now, and the most since [`forget_most`], in bytes.
@@ -150,10 +124,8 @@ fn forget_most() {
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
 }
 
-async fn load(engine: &Arc<Engine>, name: &str) -> Arc<Plugin> {
-    let bytes: Arc<[u8]> = std::fs::read(plugins::build(name).unwrap()).unwrap().into();
-    let plugin = engine.load(name.parse().unwrap(), bytes, &PluginSettings::default(), &|_| {}).await;
-    plugin.unwrap_or_else(|error| panic!("{name}: {error}"))
+async fn built(engine: &Arc<Engine>, name: &str) -> Arc<Plugin> {
+    load(engine, name, std::fs::read(plugins::build(name).unwrap()).unwrap()).await
 }
 
 async fn measure_memory(engine: &Arc<Engine>, typed: &Arc<Plugin>) {
@@ -187,20 +159,11 @@ async fn measure_memory(engine: &Arc<Engine>, typed: &Arc<Plugin>) {
 }
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = ground::runtime();
     let dir = tempfile::tempdir().unwrap();
     runtime.block_on(async {
-        let settings = Settings {
-            attempts: bounds::ATTEMPTS_DEFAULT,
-            broadcast_calls: bounds::BROADCAST_CALLS_DEFAULT,
-            guest_threads: 2,
-            cache: CacheSettings::in_folder(dir.path().join("c")),
-            compile: Compile::InProcess,
-            memory_budget: 4 << 30,
-            extra_ca: None,
-        };
-        let engine = Engine::new(settings).unwrap();
-        let (typed, by_contract) = (load(&engine, "functions").await, load(&engine, "functions-contract").await);
+        let engine = engine(dir.path());
+        let (typed, by_contract) = (built(&engine, "functions").await, built(&engine, "functions-contract").await);
         println!("{:<24}{:>14}{:>14}{:>10}", "one attempt", "typed us", "contract us", "ratio");
         for case in cases() {
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -213,7 +176,7 @@ fn main() {
                     theirs.push(other);
                 }
             }
-            let [one, other] = [ours, theirs].map(|all| middle(all).as_secs_f64() * 1e6);
+            let [one, other] = [ours, theirs].map(|all| ground::median(all).as_secs_f64() * 1e6);
             println!("{:<24}{one:>14.1}{other:>14.1}{:>9.2}x   (at most {})", case.name, one / other, case.max);
         }
         measure_memory(&engine, &typed).await;

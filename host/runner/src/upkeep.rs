@@ -167,11 +167,9 @@ async fn clock_may_be_wrong(store: &WatchedStore, rules: &KeepRules) -> Result<b
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use wharf_core::ids::{Group, TaskName};
-    use wharf_core::job::{Lineage, NewJob};
+    use wharf_core::ids::TaskName;
+    use wharf_core::job::NewJob;
     use wharf_core::keep::Keep;
-    use wharf_core::key::Lane;
-    use wharf_core::limits::OnConflict;
     use wharf_core::time::Timestamp;
     use wharf_store::{Clock, MemoryStore, Queue as _};
 
@@ -196,19 +194,7 @@ mod tests {
         let is_wrong = async || clock_may_be_wrong(&watched, &rules).await.unwrap();
         assert!(!is_wrong().await, "there is nothing to delete");
         let task: TaskName = "a/b".parse().unwrap();
-        let job = NewJob {
-            id: store.next_id().unwrap(),
-            lane: Lane { group: Group::from(&task), key: None },
-            task,
-            payload: [].into(),
-            priority: 0,
-            due: None,
-            token: None,
-            on_conflict: OnConflict::Wait,
-            batch: None,
-            lineage: Lineage::default(),
-            tick: None,
-        };
+        let job = NewJob::ready(store.next_id().unwrap(), task, None, [].into());
         store.insert(vec![job], Arc::default()).await.unwrap();
         let pass = |length: Duration| clock.0.fetch_add(length.as_millis() as u64, Ordering::SeqCst);
         pass(6 * DAY);

@@ -11,9 +11,7 @@ use wharf_core::author::Author;
 use wharf_core::hold::{HoldReason, NewHold};
 use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::job::{LeasedJob, NewJob};
-use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
-use wharf_core::limits::OnConflict;
 use wharf_core::outcome::Usage;
 use wharf_core::room::Room;
 use wharf_store::{Claim, PostgresStore, SqliteStore, Store, StoreError, SystemClock};
@@ -43,18 +41,13 @@ async fn opened(folder: &std::path::Path, name: &str) -> Arc<dyn Store> {
 }
 
 async fn add(store: &dyn Store, keys: impl Iterator<Item = String>) {
-    let job = |key: String| NewJob {
-        id: store.next_id().expect("an ID"),
-        task: task(),
-        lane: Lane { group: Group::from(&task()), key: Some(key.parse().expect("a key")) },
-        payload: b"{}".as_slice().into(),
-        priority: 0,
-        due: None,
-        token: None,
-        on_conflict: OnConflict::Wait,
-        batch: None,
-        lineage: Default::default(),
-        tick: None,
+    let job = |key: String| {
+        NewJob::ready(
+            store.next_id().expect("an ID"),
+            task(),
+            Some(key.parse().expect("a key")),
+            b"{}".as_slice().into(),
+        )
     };
     store.insert(keys.map(job).collect(), Arc::default()).await.expect("an insert");
 }

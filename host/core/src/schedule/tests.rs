@@ -2,8 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::author::Author;
-use crate::job::{JobStatus, Lineage, NewJob, State};
-use crate::key::Lane;
+use crate::job::{JobStatus, NewJob, State};
 use crate::lease::Lease;
 use crate::limits::OnConflict;
 use crate::tick::JobTick;
@@ -43,19 +42,7 @@ fn id(number: u64) -> JobId {
 
 fn job(number: u64) -> NewJob {
     let task: TaskName = "report/build".parse().unwrap();
-    NewJob {
-        id: id(number),
-        lane: Lane { group: (&task).into(), key: None },
-        task,
-        payload: SharedBytes::default(),
-        priority: 0,
-        due: None,
-        token: None,
-        on_conflict: OnConflict::Wait,
-        batch: None,
-        lineage: Lineage::default(),
-        tick: None,
-    }
+    NewJob::ready(id(number), task, None, SharedBytes::default())
 }
 
 fn firing(schedule: &Schedule, ticks: u64) -> ScheduleFiring {
