@@ -4,6 +4,8 @@
 //! `cargo bench --workspace --bench functions`
 
 use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,8 @@ use ground::{Deaf, engine, load};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROUNDS: usize = 9;
+/// The argument with which the bench starts itself to measure one call's memory.
+const MEMORY: &str = "memory-of";
 /// Bytes of the payload, and so of the result, of the calls whose memory is measured.
 const LARGE: usize = 8 << 20;
 
@@ -128,42 +132,45 @@ async fn built(engine: &Arc<Engine>, name: &str) -> Arc<Plugin> {
     load(engine, name, std::fs::read(plugins::build(name).unwrap()).unwrap()).await
 }
 
-async fn measure_memory(engine: &Arc<Engine>, typed: &Arc<Plugin>) {
-    println!("\n{:<24}{:>14}{:>14}{:>16}{:>10}", "one large call", "payload MiB", "result MiB", "host's MiB", "ratio");
-    for (name, task, payload) in
-        [("bytes", "world.reverse", bytes(LARGE)), ("records", "rows.reverse", rows(LARGE / row(1000).len()))]
-    {
-        let mut least = u64::MAX;
-        let mut result = 0;
-        for _ in 0..ROUNDS {
-            let (before, _) = memory();
-            forget_most();
-            let ended = attempt(engine, typed, task, &payload).await;
-            let (_, most) = memory();
-            // The guest's own memory is bounded and counted by itself.
-            least = least.min(most.saturating_sub(before).saturating_sub(ended.usage.memory_peak_bytes));
-            if let Outcome::Returned(bytes) = &ended.outcome {
-                result = bytes.len();
-            }
-        }
-        let mebibytes = |bytes: f64| bytes / f64::from(1 << 20);
-        let crossed = (payload.len() + result) as f64;
-        println!(
-            "{name:<24}{:>14.1}{:>14.1}{:>16.1}{:>9.2}x   (at most 4)",
-            mebibytes(payload.len() as f64),
-            mebibytes(result as f64),
-            mebibytes(least as f64),
-            least as f64 / crossed,
-        );
-    }
+/// The calls whose memory is measured.
+fn large_calls() -> [(&'static str, &'static str, SharedBytes); 2] {
+    [("bytes", "world.reverse", bytes(LARGE)), ("records", "rows.reverse", rows(LARGE / row(1000).len()))]
+}
+
+/// Prints the memory of one large call. The process does nothing else, and finds the compiled code and the payload in `folder`: so no
+/// pages that were used before serve this call.
+async fn measure_memory(name: &str, task: &str, folder: &Path) {
+    let payload: SharedBytes = std::fs::read(folder.join(name)).unwrap().into();
+    let engine = engine(folder);
+    let typed = built(&engine, "functions").await;
+    attempt(&engine, &typed, cases()[0].typed, &cases()[0].payload).await;
+    let (before, _) = memory();
+    forget_most();
+    let ended = attempt(&engine, &typed, task, &payload).await;
+    let (_, most) = memory();
+    let Outcome::Returned(result) = &ended.outcome else { unreachable!("an attempt that fails is no measurement") };
+    let all = most.saturating_sub(before) as f64;
+    let mebibyte = f64::from(1 << 20);
+    println!(
+        "{name:<24}{:>14.1}{:>14.1}{:>18.1}{:>10.2}x   (at most 4 without the sandbox)",
+        payload.len() as f64 / mebibyte,
+        result.len() as f64 / mebibyte,
+        all / mebibyte,
+        all / (payload.len() + result.len()) as f64,
+    );
 }
 
 fn main() {
     let runtime = ground::runtime();
     let dir = tempfile::tempdir().unwrap();
+    let asked: Vec<String> = std::env::args().skip_while(|argument| argument != MEMORY).collect();
     runtime.block_on(async {
+        if let [_, name, task, folder] = &asked[..] {
+            return measure_memory(name, task, Path::new(folder)).await;
+        }
         let engine = engine(dir.path());
-        let (typed, by_contract) = (built(&engine, "functions").await, built(&engine, "functions-contract").await);
+        let typed = built(&engine, "functions").await;
+        let by_contract = built(&engine, "functions-contract").await;
         println!("{:<24}{:>14}{:>14}{:>10}", "one attempt", "typed us", "contract us", "ratio");
         for case in cases() {
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -179,6 +186,14 @@ fn main() {
             let [one, other] = [ours, theirs].map(|all| ground::median(all).as_secs_f64() * 1e6);
             println!("{:<24}{one:>14.1}{other:>14.1}{:>9.2}x   (at most {})", case.name, one / other, case.max);
         }
-        measure_memory(&engine, &typed).await;
+        println!(
+            "\n{:<24}{:>14}{:>14}{:>18}{:>11}",
+            "one large call", "payload MiB", "result MiB", "with sandbox MiB", "ratio"
+        );
+        for (name, task, payload) in large_calls() {
+            std::fs::write(dir.path().join(name), &*payload).unwrap();
+            let mut program = Command::new(std::env::current_exe().unwrap());
+            assert!(program.args([MEMORY, name, task]).arg(dir.path()).status().unwrap().success(), "{name}");
+        }
     });
 }
