@@ -387,5 +387,11 @@ pub fn tick_token(id: &ScheduleId, tick: Timestamp) -> Option<Token> {
     format!("{TOKEN_PREFIX}{id}@{}", tick_text(tick)).parse().ok()
 }
 
+/// Returns the schedule whose tick has a token; `None` for a token of any other job.
+pub fn schedule_of_token(token: &Token) -> Option<ScheduleId> {
+    let (id, _) = token.as_str().strip_prefix(TOKEN_PREFIX)?.rsplit_once('@')?;
+    id.parse().ok()
+}
+
 #[cfg(test)]
 mod tests;

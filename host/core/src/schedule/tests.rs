@@ -379,6 +379,10 @@ fn the_token_of_a_tick_names_schedule_and_moment() {
     assert_eq!(token.as_str(), "schedule:nightly@2023-11-14T22:13:20Z");
     let longest = "x".repeat(bounds::NAME_BYTES_MAX).parse().unwrap();
     assert!(tick_token(&longest, Timestamp::from_micros(u64::MAX)).is_some());
+    assert_eq!(schedule_of_token(&token), Some("nightly".parse().unwrap()));
+    for other in ["nightly@2023-11-14T22:13:20Z", "schedule:nightly", "schedule:no id@x"] {
+        assert_eq!(schedule_of_token(&other.parse().unwrap()), None, "{other}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::hold::{HoldLength, HoldReason};
 use wharf_core::ids::{JobId, ParseIdError, ScheduleId};
-use wharf_core::schedule::{ScheduleSpec, Timing};
+use wharf_core::schedule::{Schedule as CoreSchedule, ScheduleSpec, Timing};
 use wharf_runner::{EnqueueError, Host, ScheduleError};
 
 use super::api::{PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun};
@@ -74,13 +74,27 @@ pub(crate) async fn put(
     let (head, body) = request.into_parts();
     let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
     still_valid(&access)?;
-    let spec = spec(query::json(&body)?)?;
-    if !access.enqueues(&spec.task) {
-        return Err(forbidden(&access, &format!("enqueue:{}", spec.task)).hint("the schedule enqueues its jobs"));
-    }
-    let (schedule, is_new) = host.put_schedule(id, spec, by).await.map_err(refused)?;
+    let (schedule, is_new) = define(&host, &access, id, query::json(&body)?, by).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(Schedule::of(&schedule, host.now()))).into_response())
+}
+
+/// Defines a schedule, if the client may enqueue jobs of its task; returns it, and whether it is new.
+///
+/// # Errors
+/// The problem of a schedule that was not defined.
+pub(crate) async fn define(
+    host: &Host,
+    access: &Access,
+    id: ScheduleId,
+    request: ScheduleRequest,
+    by: Author,
+) -> Result<(CoreSchedule, bool), Problem> {
+    let spec = spec(request)?;
+    if !access.enqueues(&spec.task) {
+        return Err(forbidden(access, &format!("enqueue:{}", spec.task)).hint("the schedule enqueues its jobs"));
+    }
+    host.put_schedule(id, spec, by).await.map_err(refused)
 }
 
 /// Deletes a schedule; its jobs stay.
@@ -171,7 +185,11 @@ pub(crate) async fn resume_now(host: &Host, id: &str, by: Author) -> Result<Sche
     Ok(Schedule::of(&resumed, host.now()))
 }
 
-fn spec(request: ScheduleRequest) -> Result<ScheduleSpec, Problem> {
+/// Returns the specification that a request writes. Its times are not checked yet.
+///
+/// # Errors
+/// The problem of the first member that is not valid.
+pub(crate) fn spec(request: ScheduleRequest) -> Result<ScheduleSpec, Problem> {
     let named = |name: &str, error: ParseIdError| Problem::bad_request(format!("`{name}`: {error}"));
     let timing = match (request.cron, request.every) {
         (Some(expression), None) => Timing::Cron { expression, zone: request.zone.unwrap_or_else(|| "UTC".to_owned()) },

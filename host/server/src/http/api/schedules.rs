@@ -16,7 +16,7 @@ pub(crate) const CLOCK_LAW: &str = "a fixed time that it skips comes at the firs
                                     twice comes once, the first time; hours with `*`, and `every`, follow real time";
 
 /// A request to define a schedule. It ticks by `cron` or by `every`, not by both.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScheduleRequest {
     /// The task of its jobs, as PLUGIN/TASK.
