@@ -382,6 +382,10 @@ fn bad_secrets_are_told_with_their_place_and_none_of_their_text() {
             "[plugins.words]\nsecrets = [\"strpe\"]",
             "wharf.toml:5:11: `plugins.words.secrets`: unknown secret `strpe`; did you mean `stripe`?",
         ),
+        (
+            "[plugins.words]\nenv = { WHARF_TICK = \"x\" }",
+            "`plugins.words.env.WHARF_TICK`: programs have this variable from the host",
+        ),
         ("[plugins.words]\nsecrets = \"sk_live_7f3a\"", "expected a list of names of secrets"),
         ("[plugins.words]\nsecrets = [\"sk_live_7f3a\"]", "invalid name of a secret"),
         (
