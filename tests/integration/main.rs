@@ -48,6 +48,7 @@ mod numbers;
 mod ordinary;
 mod schedule_jobs;
 mod schedule_kills;
+mod schedule_ticks;
 mod schedules;
 mod outside;
 mod outside_http;

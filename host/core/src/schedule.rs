@@ -22,7 +22,7 @@ use crate::shared_bytes::SharedBytes;
 use crate::time::Timestamp;
 
 pub use firing::{FireRun, Fired, FiringTick, ScheduleFiring, Skip, TickInserted, TickStep};
-pub use sync::{FileSchedules, SyncAct, sync};
+pub use sync::{FileSchedules, StoredSchedule, SyncAct, sync};
 pub use ticks::{DueTicks, due_ticks, is_told, offset};
 
 /// The beginning of the tokens of jobs that schedules enqueue. No other job may have such a token.
@@ -347,6 +347,15 @@ impl Schedule {
         self.retired_at = None;
         self.failures = 0;
         is_moved
+    }
+
+    /// Returns the moment after which the next tick comes once the schedule has this specification: `now`; or when it was retired, if
+    /// its times stay and that is so short ago that no tick since then is missed. A host that starts writes its file down at the very
+    /// moment at which another host retires what no file has.
+    pub fn goes_on_after(&self, spec: &ScheduleSpec, now: Timestamp) -> Timestamp {
+        let is_same = self.spec.timing == spec.timing && self.spec.spread == spec.spread;
+        let retired = self.retired_at.filter(|at| is_same && *at <= now && now.since(*at) <= bounds::SCHEDULE_GRACE);
+        retired.unwrap_or(now)
     }
 
     /// Returns true if the next moment was worked out while the clock was ahead of `now`.

@@ -26,6 +26,10 @@ const BODY_BYTES_MAX: u64 = bounds::SCHEDULE_PAYLOAD_BYTES_MAX / 3 * 4 + 16 * bo
 const PAUSE_BYTES_MAX: u64 = 16 * 1024;
 /// Number of schedules on a page, if the query does not set it.
 const PAGE_DEFAULT: u32 = 100;
+/// Number of schedules that are read at a time.
+const READ_MAX: usize = 64;
+/// The size of the payloads of a page in bytes, of which one schedule always has its own.
+const PAGE_PAYLOADS_BYTES_MAX: usize = 1024 * 1024;
 
 /// Lists schedules, in the order of their IDs.
 pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<SchedulePage>, Problem> {
@@ -38,13 +42,36 @@ pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<Sche
 /// If a parameter is not valid, or the store failed.
 pub(crate) async fn page(host: &Host, uri: &Uri) -> Result<SchedulePage, Problem> {
     let (after, max) = query::page_after(uri, PAGE_DEFAULT, bounds::PAGE_MAX - 1)?;
-    let mut found = host.schedules(after, max + 1).await?;
-    let more = found.len() > max as usize;
-    found.truncate(max as usize);
+    let (found, more) = read_page(host, after, max as usize).await?;
     let last = found.last().filter(|_| more);
     let next = last.map(|last| links::page_from_page(&format!("limit={max}&after={}", last.id)));
     let now = host.now();
     Ok(SchedulePage { schedules: found.iter().map(|schedule| Schedule::of(schedule, now)).collect(), next })
+}
+
+/// Reads schedules up to a number, and up to some bytes of payloads. Returns them, and true if there are more.
+async fn read_page(
+    host: &Host,
+    mut after: Option<ScheduleId>,
+    max: usize,
+) -> Result<(Vec<CoreSchedule>, bool), Problem> {
+    let (mut found, mut bytes): (Vec<CoreSchedule>, usize) = (Vec::new(), 0);
+    loop {
+        let wanted = (max + 1 - found.len()).min(READ_MAX);
+        let page = host.schedules(after, wanted as u32).await?;
+        let is_last = page.len() < wanted;
+        for schedule in page {
+            bytes += schedule.spec.payload.len();
+            if found.len() == max || bytes > PAGE_PAYLOADS_BYTES_MAX && !found.is_empty() {
+                return Ok((found, true));
+            }
+            found.push(schedule);
+        }
+        if is_last {
+            return Ok((found, false));
+        }
+        after = found.last().map(|last| last.id.clone());
+    }
 }
 
 /// Shows one schedule.

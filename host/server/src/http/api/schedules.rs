@@ -185,7 +185,7 @@ pub(crate) struct Tick {
     pub(crate) reason: String,
 }
 
-/// A page of a list of schedules, in the order of their IDs.
+/// A page of a list of schedules, in the order of their IDs. It has fewer than asked for where their payloads are large.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct SchedulePage {
     /// The schedules.
