@@ -60,6 +60,7 @@ mod release_links;
 mod reload;
 mod retries;
 mod secret_headers;
+mod secret_hosts;
 mod secret_responses;
 mod secrets;
 mod settings;

@@ -82,6 +82,9 @@ fn answer(stream: impl Read + Write, seen: &Mutex<Vec<String>>) {
     }
     seen.lock().expect("no panic").push(format!("{head}{body}"));
     let sent = authorization(&head).to_owned();
+    if let Some(gate) = head.split(' ').nth(1).and_then(|path| path.strip_prefix("/when")) {
+        eventually("the gate is opened", || Path::new(gate).exists().then_some(()));
+    }
     let percent = || sent.bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02x}"));
     let hex = || sent.bytes().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     let (more, body) = match head.split(' ').nth(1).unwrap_or_default() {

@@ -182,8 +182,8 @@ fn writes_of_one_call_see_each_other_and_one_that_is_stale_keeps_no_other_from_b
             write(&one, None),
         ];
         let results = stage.store.write_schedules(writes).await.unwrap();
-        use ScheduleWritten::{Stale, Written};
-        assert_eq!(results, [Written, Stale, Written, Stale, Written, Written, Written]);
+        let (written, stale) = (ScheduleWritten::Written, ScheduleWritten::Stale);
+        assert_eq!(results, [written, stale, written, stale, written, written, written]);
         let stored = stage.store.schedules(None, None, 10).await.unwrap();
         assert_eq!(stored, [one, other]);
     });
