@@ -63,9 +63,9 @@ fn on_a_host_that_does_not_give_a_plugin_its_secret_the_plugin_has_no_placeholde
     });
     drain(&with, "drain");
     let job = RUST.send(&with, &world.url("/"), BEARER, "");
-    assert_eq!(job["state"], "failed", "{job}");
-    assert!(job["report"]["text"].as_str().is_some_and(|text| text.contains("WHARF_SECRET_STRIPE")), "{job}");
-    assert!(!world.echo.seen().contains("authorization"), "{}", world.echo.seen());
+    assert_eq!(job["state"], "succeeded", "{job}");
+    // The plugin has no such variable to put in.
+    assert_eq!(world.echo.last_authorization(), BEARER);
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn when(schedule: &Schedule) -> String {
 }
 
 /// A schedule as its page shows it, with the jobs of its last ticks that are not deleted.
-pub(super) struct Seen {
+pub(super) struct SeenSchedule {
     schedule: Schedule,
     jobs: Vec<Job>,
 }
@@ -112,15 +112,15 @@ pub(super) struct Seen {
 ///
 /// # Errors
 /// If there is no such schedule, or the store failed.
-pub(super) async fn read(host: &Host, id: &str) -> Result<Seen, Problem> {
+pub(super) async fn read(host: &Host, id: &str) -> Result<SeenSchedule, Problem> {
     let schedule = schedules::read(host, id).await?;
     let ids: Vec<&str> = schedule.recent.iter().filter_map(|tick| tick.job.as_deref()).collect();
     if ids.is_empty() {
-        return Ok(Seen { schedule, jobs: Vec::new() });
+        return Ok(SeenSchedule { schedule, jobs: Vec::new() });
     }
     let query = filter::parse("ids", &format!("id:{}", ids.join(",")), host.now())?;
     let found = host.find(query.into(), JobOrder::Newest, None, bounds::SCHEDULE_TICKS_KEPT as u32).await?;
-    Ok(Seen { jobs: found.jobs.iter().map(Job::in_list).collect(), schedule })
+    Ok(SeenSchedule { jobs: found.jobs.iter().map(Job::in_list).collect(), schedule })
 }
 
 /// Shows one schedule.
@@ -138,7 +138,7 @@ pub(super) async fn show(State(host): State<Host>, visitor: Visitor, PagePath(id
 }
 
 /// Returns the content of the page of a schedule.
-pub(super) fn content(visitor: &Visitor, seen: &Seen) -> Markup {
+pub(super) fn content(visitor: &Visitor, seen: &SeenSchedule) -> Markup {
     let schedule = &seen.schedule;
     let own = format!("schedules/{}", encode(&schedule.id));
     html! {
@@ -235,7 +235,7 @@ fn next(visitor: &Visitor, schedule: &Schedule) -> Markup {
     }
 }
 
-fn recent(visitor: &Visitor, seen: &Seen) -> Markup {
+fn recent(visitor: &Visitor, seen: &SeenSchedule) -> Markup {
     let schedule = &seen.schedule;
     let job_of = |id: &str| seen.jobs.iter().find(|job| job.id == id);
     let rows = html! {
