@@ -170,11 +170,11 @@ impl ScheduleSync {
         Ok(is_stale || !self.reported.is_empty())
     }
 
-    /// Returns the stored schedules of files, and those of the API whose IDs the file has, too.
+    /// Returns the stored schedules of files, and those of the API whose IDs the file has, too, in the order of their IDs.
     async fn stored(&self, file: &FileSchedules) -> Result<Vec<StoredSchedule>, StoreError> {
-        let mut stored = Vec::new();
+        let mut stored: Vec<StoredSchedule> = Vec::new();
         self.read_all(ScheduleSource::File, |schedule| stored.push(schedule.into())).await?;
-        let known: BTreeSet<ScheduleId> = stored.iter().map(|stored: &StoredSchedule| stored.id.clone()).collect();
+        let known: BTreeSet<ScheduleId> = stored.iter().map(|stored| stored.id.clone()).collect();
         let unknown: BTreeSet<&ScheduleId> = file.schedules.keys().filter(|id| !known.contains(*id)).collect();
         if unknown.len() > SINGLE_READS_MAX {
             let is_unknown = |schedule: &&Schedule| unknown.contains(&schedule.id);
@@ -182,11 +182,12 @@ impl ScheduleSync {
                 stored.extend(Some(schedule).filter(is_unknown).map(StoredSchedule::from));
             })
             .await?;
-            return Ok(stored);
+        } else {
+            for id in unknown {
+                stored.extend(self.read(id).await?.as_ref().map(StoredSchedule::from));
+            }
         }
-        for id in unknown {
-            stored.extend(self.read(id).await?.as_ref().map(StoredSchedule::from));
-        }
+        stored.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         Ok(stored)
     }
 
@@ -214,9 +215,9 @@ impl ScheduleSync {
         stored: &[StoredSchedule],
         id: &ScheduleId,
     ) -> Result<Result<Option<Schedule>, Changed>, StoreError> {
-        let Some(compared) = stored.iter().find(|stored| stored.id == *id) else { return Ok(Ok(None)) };
+        let Ok(at) = stored.binary_search_by(|stored| stored.id.cmp(id)) else { return Ok(Ok(None)) };
         let found = self.read(id).await?;
-        let is_as_compared = found.as_ref().is_some_and(|found| StoredSchedule::from(found) == *compared);
+        let is_as_compared = found.as_ref().is_some_and(|found| StoredSchedule::from(found) == stored[at]);
         Ok(if is_as_compared { Ok(found) } else { Err(Changed) })
     }
 

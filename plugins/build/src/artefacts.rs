@@ -163,7 +163,7 @@ fn fetched(
         eprintln!("plugins: fetching {package}, once");
         // Beside its place, and moved there as a whole: what was fetched by half is never taken for it.
         let new = folder.with_extension("new");
-        for left in [&new, folder] {
+        for left in [new.as_path(), folder] {
             match fs::remove_dir_all(left) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(error).with_context(|| format!("{} cannot be removed", left.display()));

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use futures_util::future::try_join_all;
 use maud::{Markup, html};
-use wharf_core::ids::{PluginId, ScheduleId};
+use wharf_core::ids::{PluginId, ScheduleId, TaskName};
 use wharf_core::schedule::{Schedule, ScheduleSpec};
 use wharf_runner::{Catalog, Host, checked_schedule};
 
@@ -68,7 +68,7 @@ fn checked(host: &Host, definition: ScheduleRequest) -> Result<ScheduleSpec, Str
 /// Reads the schedules that have the names of suggestions.
 async fn standings(host: &Host, suggestions: &[Suggestion]) -> Result<Vec<Standing>, Problem> {
     let ids = suggestions.iter().map(|suggestion| suggestion.suggested.name.parse::<ScheduleId>().ok());
-    let reads = ids.map(|id| async {
+    let reads = ids.map(|id| async move {
         match id {
             Some(id) => host.schedule(id).await,
             None => Ok(None),
@@ -160,7 +160,7 @@ fn row(visitor: &Visitor, suggestion: &Suggestion, standing: &Standing) -> Marku
 /// Returns the form that accepts a suggestion under a name, for a visitor who may define a schedule of its task.
 fn accept_form(visitor: &Visitor, suggestion: &Suggestion, name: &str) -> Markup {
     let Suggestion { plugin, suggested, .. } = suggestion;
-    let enqueues = |task| visitor.access.as_ref().is_some_and(|access| access.enqueues(&task));
+    let enqueues = |task: TaskName| visitor.access.as_ref().is_some_and(|access| access.enqueues(&task));
     let may_accept = visitor.may_operate() && suggested.definition.task.parse().is_ok_and(enqueues);
     let label = format!("Name of the schedule that accepts {}", line(&suggested.name));
     html! {
