@@ -22,6 +22,7 @@ mod dashboard;
 mod dashboard_access;
 mod dashboard_pictures;
 mod dashboard_schedules;
+mod dashboard_walk;
 mod dependencies;
 mod deployment;
 mod documents;
