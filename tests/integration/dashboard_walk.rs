@@ -28,6 +28,12 @@ fn write(browser: &Browser, label: &str, text: &str) {
     browser.fill(&format!("[data-field={quoted}]"), text);
 }
 
+/// Waits until the browser has come to a page: another one may have a link of the same text.
+#[track_caller]
+fn comes_to(browser: &Browser, page: &str) {
+    browser.until_true(&format!("the page {page}"), &format!("return location.pathname === '{page}'"));
+}
+
 fn enqueue(client: &Client, task: &str, payload: &Value) -> String {
     let job = client.post("/v1/jobs", &json!({ "task": task, "payload": payload })).ok();
     job["id"].as_str().expect("an ID").to_owned()
@@ -35,7 +41,8 @@ fn enqueue(client: &Client, task: &str, payload: &Value) -> String {
 
 #[test]
 fn an_operator_who_follows_the_docs_gets_there() {
-    let host = Setup::default().plugin("villain").plugin("words").start();
+    let long = "[plugins.villain.tasks.keyed]\ntimeout = \"1h\"\n";
+    let host = Setup::default().plugin("villain").plugin("words").settings(long).start();
     let client = host.client();
     // What fails is mended by the second attempt.
     let failing: Vec<String> =
@@ -53,6 +60,7 @@ fn an_operator_who_follows_the_docs_gets_there() {
     browser.open(&format!("{}/", client.address()));
     browser.until("villain/do fails: 8 of 8 attempts");
     press(&browser, "Look at the failures");
+    comes_to(&browser, "/failures");
     press(&browser, "villain/do");
     browser.until("Last jobs");
     browser.click("td a.mono");
@@ -72,13 +80,14 @@ fn an_operator_who_follows_the_docs_gets_there() {
     let operation = client.get("/v1/operations").ok()["operations"][0].clone();
     assert_eq!(operation["try"], 5, "{operation}");
     press(&browser, "Failures");
+    comes_to(&browser, "/failures");
     press(&browser, "villain/do");
     press(&browser, "Resolve");
     browser.until("Reopen");
 
     // Find a tenant's stuck job, and say why it waits.
     press(&browser, "Jobs");
-    browser.until("looked at");
+    comes_to(&browser, "/jobs");
     browser.fill("#search", "key:acme state:waiting");
     press(&browser, "Filter");
     browser.until_true("one job is left", "return document.querySelectorAll('tbody tr').length === 1");
@@ -103,6 +112,7 @@ fn an_operator_who_follows_the_docs_gets_there() {
 
     // Run one job by hand.
     press(&browser, "Jobs");
+    comes_to(&browser, "/jobs");
     press(&browser, "Run a job");
     browser.until("Choose");
     browser.run("document.querySelector('select[name=task]').value = 'words/count'");
