@@ -59,6 +59,7 @@ mod retries;
 mod secret_headers;
 mod secret_responses;
 mod secrets;
+mod service_manager;
 mod settings;
 mod settings_edits;
 mod settings_halves;

@@ -233,6 +233,8 @@ impl Dispatch {
                 }
                 self.planner.on(Input::Recorded(results), now.stamp);
             }
+            // Whoever asked may have given up.
+            LoopMessage::Turned(answer) => _ = answer.send(()),
         }
     }
 
