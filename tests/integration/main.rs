@@ -16,6 +16,7 @@ mod bench;
 mod broadcasts;
 mod cli;
 mod clock_jumps;
+mod container;
 mod cluster_broadcasts;
 mod cluster;
 mod dashboard;
