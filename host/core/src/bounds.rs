@@ -403,6 +403,10 @@ pub const KEY_HOLD_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const RETRY_AFTER_HOLD_MAX: Duration = Duration::from_secs(3600);
 /// Number of waiting jobs that are not due, and of lists of due ones, that a summary looks at.
 pub const BACKLOG_ROWS: u32 = 4096;
+/// Number of lines of ready jobs that a summary begins with, if there are more than it reaches: those whose jobs are the oldest.
+pub const BACKLOG_LINES_FIRST: usize = 128;
+/// Number of jobs, or of lists of them, that a summary looks at in each of these lines at least.
+pub const BACKLOG_LINE_MIN: u32 = 16;
 /// Number of keys that the list of limits shows of each group: those with the most waiting jobs.
 pub const LANES_SHOWN: usize = 100;
 /// Number of found jobs up to which a preview counts, and of the jobs of one line that a summary counts.

@@ -65,6 +65,7 @@ pub mod wait_reason;
 pub mod placement;
 pub mod find;
 pub mod backlog;
+pub mod line_walk;
 pub mod bulk;
 pub mod schedule;
 pub mod audit;

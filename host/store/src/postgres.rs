@@ -3,7 +3,7 @@
 //! Each host has one writer that commits operations in groups; the locks of limit groups put the writers of all hosts in order.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ use wharf_core::kv::KvChanges;
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
+use wharf_core::line_walk::LineWalk;
 use wharf_core::time::Timestamp;
 
 use crate::announced_plugins::AnnouncedPlugins;
@@ -105,6 +106,8 @@ pub struct PostgresStore {
     /// The address without its password, for errors.
     address: String,
     vacuum: Arc<Vacuum>,
+    /// Where the next look at the backlog begins. Locked to read or to replace it, never across an await.
+    backlog_walk: Arc<Mutex<LineWalk>>,
     _tasks: BackgroundTasks,
 }
 
@@ -183,6 +186,7 @@ impl PostgresStore {
             writer,
             address,
             vacuum,
+            backlog_walk: Arc::default(),
             _tasks,
         })
     }
@@ -378,9 +382,10 @@ impl JobFinder for PostgresStore {
 
     async fn backlog(&self, declared: Arc<LimitTable>, _: Duration) -> Result<Backlog, StoreError> {
         let (session, now) = (self.reader().await?, self.now());
+        let walk = Arc::clone(&self.backlog_walk);
         // In a task of its own, as a search is.
         let count = tokio::spawn(async move {
-            let counted = backlog::backlog(&session, &declared, now).await;
+            let counted = backlog::backlog(&session, &walk, &declared, now).await;
             if counted.is_err() {
                 session.discard();
             }

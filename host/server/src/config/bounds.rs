@@ -185,6 +185,8 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("key-hold-max", duration(hard::KEY_HOLD_MAX)),
         ("retry-after-hold-max", duration(hard::RETRY_AFTER_HOLD_MAX)),
         ("backlog-rows", hard::BACKLOG_ROWS.to_string()),
+        ("backlog-lines-first", hard::BACKLOG_LINES_FIRST.to_string()),
+        ("backlog-line-min", hard::BACKLOG_LINE_MIN.to_string()),
         ("lanes-shown", hard::LANES_SHOWN.to_string()),
         ("counted-max", hard::COUNTED_MAX.to_string()),
         ("operations-open-max", hard::OPERATIONS_OPEN_MAX.to_string()),
