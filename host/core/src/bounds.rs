@@ -369,6 +369,10 @@ pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(300);
 pub const KEEP_FINISHED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Interval at which all finished jobs are looked through for expired ones, and not only those that can have expired lately.
 pub const KEEP_WALK_EVERY: Duration = Duration::from_secs(3600);
+/// The most by which a clock may go ahead of the time that passes without being doubted.
+pub const CLOCK_STEP_MAX: Duration = Duration::from_secs(3600);
+/// Time for which nothing is deleted for its age after a reason to doubt the clock.
+pub const CLOCK_DOUBTED: Duration = Duration::from_secs(3600);
 /// Maximum number of jobs that one transaction of the upkeep reclaims or deletes.
 pub const UPKEEP_BATCH: u32 = 500;
 /// Maximum number of delayed jobs that one claim makes ready.

@@ -52,6 +52,7 @@ pub mod tick;
 pub mod job;
 pub mod log_page;
 pub mod keep;
+pub mod clock_watch;
 pub mod lifecycle;
 pub mod change;
 pub mod failure;

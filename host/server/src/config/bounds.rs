@@ -169,6 +169,8 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("upkeep-interval", duration(hard::UPKEEP_INTERVAL)),
         ("keep-finished", duration(hard::KEEP_FINISHED)),
         ("keep-walk-every", duration(hard::KEEP_WALK_EVERY)),
+        ("clock-step-max", duration(hard::CLOCK_STEP_MAX)),
+        ("clock-doubted", duration(hard::CLOCK_DOUBTED)),
         ("upkeep-batch", hard::UPKEEP_BATCH.to_string()),
         ("promote-batch", hard::PROMOTE_BATCH.to_string()),
         ("page-max", hard::PAGE_MAX.to_string()),
