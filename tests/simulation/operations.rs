@@ -199,6 +199,7 @@ impl World {
             act,
             query: query.clone(),
             author: Author::anyone(),
+            token: None,
             trial,
             spread: Duration::ZERO,
             attempts: 1,

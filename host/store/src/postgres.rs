@@ -165,7 +165,7 @@ impl PostgresStore {
         let vacuum = Arc::new(Vacuum::default());
         let mut tasks = vec![
             tokio::spawn({
-                let (vacuum, sessions) = (Arc::clone(&vacuum), readers.clone());
+                let (vacuum, sessions) = (Arc::clone(&vacuum), Sessions::new(&address, 1)?);
                 async move { vacuum.run(&sessions).await }
             }),
             tokio::spawn(nudge::send_nudges(nudger.clone(), sessions.clone(), address.listen)),
@@ -330,7 +330,7 @@ impl Queue for PostgresStore {
         let session = self.reader().await?;
         let result = expired::delete(&session, &expired, self.now()).await;
         let result = self.finish(session, result)?;
-        self.vacuum.deleted(result.deleted);
+        self.vacuum.deleted(result.deleted.into());
         Ok(result)
     }
 

@@ -295,9 +295,11 @@ CREATE TABLE $schema.operations (
     priority integer NOT NULL,           -- the one that jobs get
     changed bigint NOT NULL,
     skipped bigint NOT NULL,
-    reason text
+    reason text,
+    token bytea                         -- of the request; a text as bytes
 );
 CREATE INDEX operations_open ON $schema.operations (id) WHERE ended_at IS NULL;
+CREATE INDEX operations_token ON $schema.operations (token) WHERE token IS NOT NULL;
 
 -- The hosts that share this database, each as it registered itself.
 CREATE TABLE $schema.nodes (

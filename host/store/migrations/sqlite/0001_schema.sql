@@ -239,9 +239,11 @@ CREATE TABLE operations (
     priority INTEGER NOT NULL,           -- the one that jobs get
     changed INTEGER NOT NULL,
     skipped INTEGER NOT NULL,
-    reason TEXT
+    reason TEXT,
+    token BLOB                         -- of the request; a text as bytes
 );
 CREATE INDEX operations_open ON operations (id) WHERE ended_at IS NULL;
+CREATE INDEX operations_token ON operations (token) WHERE token IS NOT NULL;
 
 -- How many jobs of each durable broadcast were deleted, as long as others of the broadcast remain.
 CREATE TABLE deleted_of_batch (
