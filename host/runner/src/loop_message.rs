@@ -31,6 +31,8 @@ pub(crate) enum LoopMessage {
     },
     /// The store's results of a record call, in the order of its events.
     Recorded(Vec<RecordedEvent>),
+    /// An operator drains this node, or lets it claim jobs again. `by` is the name of the operator's token.
+    SetDrained { drained: bool, by: Option<String> },
     /// Somebody wants to know that the loop turns; it is answered when the loop takes this in.
     Turned(oneshot::Sender<()>),
 }

@@ -311,6 +311,7 @@ CREATE TABLE $schema.nodes (
     capacity bigint NOT NULL,
     running bigint NOT NULL,
     draining boolean NOT NULL,
+    stopping boolean NOT NULL,
     plugins text[] NOT NULL,            -- this and the next four columns have one element for each loaded plugin
     plugin_versions text[] NOT NULL,
     digests text[] NOT NULL,
