@@ -35,6 +35,7 @@ pub(crate) async fn start(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
+    body::no_idempotency_key(&head.headers, "give the operation a `token`: with one token it is started only once")?;
     let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
     still_valid(&access)?;
     let OperationRequest { act, r#where, token, r#try, within, spread, attempts, priority, preview } =
