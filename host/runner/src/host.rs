@@ -392,6 +392,15 @@ impl Host {
         self.0.store.size().await
     }
 
+    /// Returns random bytes that all hosts of the store share, to seal what a client brings back to any of them.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn seal_key(&self) -> Result<[u8; 32], StoreError> {
+        self.0.store.seal_key().await
+    }
+
     /// Returns a summary of what happens on all nodes.
     ///
     /// # Errors

@@ -403,6 +403,12 @@ impl StoreFiles for PostgresStore {
         let bytes = read::table_bytes(&session).await;
         self.finish(session, bytes).map(|bytes| StoreSize { bytes, log_bytes: None })
     }
+
+    async fn seal_key(&self) -> Result<[u8; 32], StoreError> {
+        let session = self.reader().await?;
+        let key = read::seal_key(&session).await;
+        self.finish(session, key)
+    }
 }
 
 impl Store for PostgresStore {

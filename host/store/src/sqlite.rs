@@ -451,4 +451,8 @@ impl StoreFiles for SqliteStore {
         let (bytes, log_bytes) = self.watch.sizes();
         Ok(StoreSize { bytes, log_bytes: Some(log_bytes) })
     }
+
+    async fn seal_key(&self) -> Result<[u8; 32], StoreError> {
+        self.readers.read(read::seal_key).await
+    }
 }

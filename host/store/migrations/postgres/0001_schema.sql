@@ -416,6 +416,13 @@ CREATE TABLE $schema.last_deleted (
     id bigint NOT NULL
 );
 
+-- Random bytes of this store, with which hosts seal what they give to clients and read again.
+CREATE TABLE $schema.seal_key (
+    one integer PRIMARY KEY CHECK (one = 1),
+    bytes bytea NOT NULL
+);
+INSERT INTO $schema.seal_key VALUES (1, sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')));
+
 -- The values that plugins keep from one attempt to the next. Keys are texts as bytes: sorted by bytes, and with any character.
 CREATE TABLE $schema.kv (
     plugin text COLLATE "C" NOT NULL,

@@ -303,6 +303,13 @@ CREATE TABLE last_deleted (
     id INTEGER NOT NULL
 );
 
+-- Random bytes of this store, with which hosts seal what they give to clients and read again.
+CREATE TABLE seal_key (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    bytes BLOB NOT NULL
+);
+INSERT INTO seal_key VALUES (1, randomblob(32));
+
 -- The values that plugins keep from one attempt to the next. Keys are ordered by their bytes.
 CREATE TABLE kv (
     plugin TEXT NOT NULL,
