@@ -3,11 +3,13 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::{env, thread};
+use std::thread;
 
 use sd_notify::NotifyState;
 use tracing::warn;
 use wharf_runner::Host;
+
+use crate::config::has_service_manager;
 
 /// Number of messages that wait for a service manager that does not read; further ones are dropped.
 const MESSAGES_MAX: usize = 64;
@@ -38,7 +40,7 @@ pub(crate) struct ServiceManager(Option<Arc<Listener>>);
 impl ServiceManager {
     /// Returns the service manager that the environment names.
     pub(crate) fn of_environment() -> ServiceManager {
-        if env::var_os("NOTIFY_SOCKET").is_none_or(|socket| socket.is_empty()) {
+        if !has_service_manager() {
             return ServiceManager(None);
         }
         let (messages, to_send) = sync_channel(MESSAGES_MAX);

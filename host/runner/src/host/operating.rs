@@ -17,7 +17,7 @@ use super::Host;
 use crate::holds_view::{self, HoldError, HoldSet};
 use crate::limits_view::{self, GroupLimits, LimitError};
 use crate::notice::Notice;
-use crate::operations::{self, OperationError, OperationRequest, Preview};
+use crate::operations::{self, OperationError, OperationRequest, Preview, StartedOperation};
 
 /// Number of holds of one request that are on their way to the store at once.
 const HOLDS_AT_ONCE: usize = 100;
