@@ -102,7 +102,7 @@ fn script(steps: &[(String, String)], switches: bool) -> String {
             "WORKDIR" => {
                 script += "touch \"$root/etc/wharf/wharf.toml\"\nmount --bind wharf.toml \"$root/etc/wharf/wharf.toml\"\n\
                            mount --bind plugins \"$root/plugins\"\nmount -o remount,bind,ro \"$root/plugins\"\n\
-                           mount -o remount,bind,ro \"$root/usr\"\nmount -o remount,ro \"$root\"\n";
+                           mount -o remount,bind,ro \"$root/usr\"\nmount -o remount,bind,ro \"$root\"\n";
                 then += &format!("cd {rest}\n");
             }
             "USER" => assert_eq!(rest, "10001:10001"),
