@@ -25,24 +25,21 @@ const RUNNING: &str = "SELECT text, count(*) FROM $schema.running CROSS JOIN LAT
     CROSS JOIN LATERAL (SELECT task FROM $schema.jobs WHERE jobs.id = each.id OFFSET 0) AS job
     JOIN $schema.names ON names.id = job.task GROUP BY text";
 
-/// The lines of lists of ready jobs: how many jobs they have there, and since when the first one is due. The lines that a look begins with
-/// are part 0, those behind the last look part 1, and those before that part 2.
+/// The lines of lists of ready jobs: how many jobs they have there, and since when the first one is due. The lines of `$4` are looked at
+/// besides those behind one line and up to another.
 const LINES: &str = "WITH first AS MATERIALIZED (
-         SELECT lists.* FROM unnest($3::bigint[]) AS of (number) CROSS JOIN LATERAL (
+         SELECT lists.* FROM unnest($4::bigint[]) AS of (number) CROSS JOIN LATERAL (
              SELECT line, task, first_id, cardinality(ids) AS jobs, due_at FROM $schema.ready WHERE line = of.number
-             ORDER BY rank, due_at, first_id LIMIT $4) AS lists
-     ), behind AS MATERIALIZED (
-         SELECT line, task, first_id, cardinality(ids) AS jobs, due_at FROM $schema.ready WHERE line > $2
+             ORDER BY rank, due_at, first_id LIMIT $5) AS lists
+     ), in_order AS MATERIALIZED (
+         SELECT line, task, first_id, cardinality(ids) AS jobs, due_at FROM $schema.ready WHERE line > $2 AND line <= $3
          ORDER BY line, rank, due_at, first_id LIMIT $1
-     ), before AS MATERIALIZED (
-         SELECT line, task, first_id, cardinality(ids) AS jobs, due_at FROM $schema.ready WHERE line <= $2
-         ORDER BY line, rank, due_at, first_id LIMIT $1 - (SELECT count(*) FROM behind)
      ), of_lines AS MATERIALIZED (
-         SELECT part, line, task, min(first_id) AS one, sum(jobs)::bigint AS jobs, min(due_at) AS due_at, count(*) AS lists
-         FROM (SELECT 0 AS part, * FROM first UNION ALL SELECT 1, * FROM behind UNION ALL SELECT 2, * FROM before) AS lists
-         GROUP BY part, line, task
+         SELECT is_first, line, task, min(first_id) AS one, sum(jobs)::bigint AS jobs, min(due_at) AS due_at, count(*) AS lists
+         FROM (SELECT true AS is_first, * FROM first UNION ALL SELECT false, * FROM in_order) AS lists
+         GROUP BY is_first, line, task
      )
-     SELECT part, line, lists, t.text AS task, g.text AS limit_group, job.key, of_lines.due_at, of_lines.jobs FROM of_lines
+     SELECT is_first, line, lists, t.text AS task, g.text AS limit_group, job.key, of_lines.due_at, of_lines.jobs FROM of_lines
      CROSS JOIN LATERAL (SELECT limit_group, key FROM $schema.jobs WHERE jobs.id = of_lines.one OFFSET 0) AS job
      JOIN $schema.names AS t ON t.id = of_lines.task JOIN $schema.names AS g ON g.id = job.limit_group";
 
@@ -57,27 +54,62 @@ struct Lines {
     jobs: BTreeMap<(i64, TaskName), DueJobs>,
     /// Number of lists that were looked at in order.
     lists: i64,
-    /// The last of the lines that were looked at in order, with its part.
-    last: Option<(i32, i64)>,
+    /// The last of the lines that were looked at in order.
+    last: Option<i64>,
 }
 
 impl Lines {
-    fn add(&mut self, row: &Row) -> Result<(), SessionError> {
-        let (part, line): (i32, i64) = (computed(row, "part")?, computed(row, "line")?);
-        if part > 0 {
-            self.lists += computed::<i64>(row, "lists")?;
-            self.last = self.last.max(Some((part, line)));
+    /// Looks at the lists of the lines of `walk`, those behind the last look before the others.
+    async fn look(session: &Session, walk: &LineWalk) -> Result<Lines, SessionError> {
+        let mut lines = Lines::default();
+        let first: Vec<i64> = walk.first().collect();
+        lines.add(session, (walk.behind(), i64::MAX), &first, walk.share_of_first(bounds::BACKLOG_ROWS)).await?;
+        if walk.behind() > i64::MIN && !lines.is_cut() {
+            lines.add(session, (i64::MIN, walk.behind()), &[], 0).await?;
         }
-        let found = DueJobs::read(row, computed::<i64>(row, "jobs")? as u64)?;
-        // A line that a look begins with may follow once more, with more of its lists or fewer.
-        match self.jobs.entry((line, found.task.clone())) {
-            Entry::Vacant(entry) => _ = entry.insert(found),
-            Entry::Occupied(mut known) => {
-                let known = known.get_mut();
-                known.jobs = known.jobs.max(found.jobs);
-                known.oldest = known.oldest.min(found.oldest);
+        Ok(lines)
+    }
+
+    /// Returns true if as many lists were looked at as may be.
+    fn is_cut(&self) -> bool {
+        self.lists >= i64::from(bounds::BACKLOG_ROWS)
+    }
+
+    /// Adds the lines behind one and up to another, in order, and before these some lists of the lines of `first`.
+    async fn add(
+        &mut self,
+        session: &Session,
+        (behind, to): (i64, i64),
+        first: &[i64],
+        of_first: u32,
+    ) -> Result<(), SessionError> {
+        let max = i64::from(bounds::BACKLOG_ROWS) - self.lists;
+        let args = [
+            (&max as _, Type::INT8),
+            (&behind as _, Type::INT8),
+            (&to as _, Type::INT8),
+            (&first as _, Type::INT8_ARRAY),
+            (&i64::from(of_first) as _, Type::INT8),
+        ];
+        let mut last = None;
+        for row in &session.query(LINES, &args).await? {
+            let (is_first, line): (bool, i64) = (computed(row, "is_first")?, computed(row, "line")?);
+            if !is_first {
+                self.lists += computed::<i64>(row, "lists")?;
+                last = last.max(Some(line));
+            }
+            let found = DueJobs::read(row, computed::<i64>(row, "jobs")? as u64)?;
+            // One of the first lines may follow once more, with more of its lists or fewer.
+            match self.jobs.entry((line, found.task.clone())) {
+                Entry::Vacant(entry) => _ = entry.insert(found),
+                Entry::Occupied(mut known) => {
+                    let known = known.get_mut();
+                    known.jobs = known.jobs.max(found.jobs);
+                    known.oldest = known.oldest.min(found.oldest);
+                }
             }
         }
+        self.last = last.or(self.last);
         Ok(())
     }
 }
@@ -129,29 +161,17 @@ async fn count(
         backlog.task(&task).waiting = waiting;
     }
     let rows_max = i64::from(bounds::BACKLOG_ROWS);
-    let (behind, first) = (walk.behind(), walk.first().collect::<Vec<i64>>());
-    let of_first = i64::from(walk.share_of_first(bounds::BACKLOG_ROWS));
-    let of_lines = [
-        (&rows_max as _, Type::INT8),
-        (&behind as _, Type::INT8),
-        (&first as _, Type::INT8_ARRAY),
-        (&of_first as _, Type::INT8),
-    ];
     let of_delayed = [(&rows_max as _, Type::INT8)];
-    let (running, rows, delayed) = futures_util::try_join!(
+    let (running, lines, delayed) = futures_util::try_join!(
         session.query(RUNNING, &[]),
-        session.query(LINES, &of_lines),
+        Lines::look(session, walk),
         session.query(DELAYED, &of_delayed),
     )?;
     for row in &running {
         let task: TaskName = parse("task", value(row, "names", 0)?)?;
         backlog.task(&task).running = computed::<i64>(row, 1)? as u64;
     }
-    let mut lines = Lines::default();
-    for row in &rows {
-        lines.add(row)?;
-    }
-    let cut_at = lines.last.filter(|_| lines.lists >= rows_max).map(|(_, line)| line);
+    let cut_at = lines.last.filter(|_| lines.is_cut());
     let mut due: Vec<(Option<i64>, DueJobs)> = lines.jobs.into_iter().map(|((line, _), of)| (Some(line), of)).collect();
     for row in &delayed {
         let job = DueJobs::read(row, 1)?;
