@@ -84,7 +84,7 @@ fn a_drained_host_begins_nothing_and_remembers_it_until_it_is_resumed_or_starts_
 fn one_host_drains_another_by_its_name_and_its_id() {
     let address = shared_address();
     let asked = Setup::default().plugin("words").database(&address).start();
-    let owner = Setup::default().plugin("villain").database(&address).start();
+    let mut owner = Setup::default().plugin("villain").database(&address).start();
     let nodes = eventually("each knows both", || {
         let nodes = asked.client().get("/v1/nodes").ok();
         (nodes.as_array().map(Vec::len) == Some(2)).then_some(nodes)
@@ -108,4 +108,22 @@ fn one_host_drains_another_by_its_name_and_its_id() {
     assert_eq!((unknown.status, unknown.json()["code"].as_str()), (404, Some("node-unknown")));
     let acts = owner.client().get("/v1/audit?act=node-drained").ok();
     assert_eq!(acts["acts"][0]["target"].as_str(), Some(name), "{acts}");
+    eventually("the host that was asked for tells it once it does it", || {
+        owner.said().contains("resumed: this host claims jobs again").then_some(())
+    });
+    assert_eq!(owner.said().matches("resumed: this host claims jobs again").count(), 1, "{}", owner.said());
+
+    // One that stops says so, and is not resumed.
+    let long = owner.enqueue("villain/slow", json!({ "do": "sleep", "ms": 600_000 }));
+    owner.in_state(&long, "running");
+    owner.signal("-TERM");
+    eventually("its stop is known", || {
+        let nodes = asked.client().get("/v1/nodes").ok();
+        let nodes = nodes.as_array()?;
+        nodes.iter().any(|node| node["id"] == *id && node["draining"] == true).then_some(())
+    });
+    let refused = asked.client().post(&format!("/v1/nodes/{id}/resume"), &json!({}));
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("draining")), "{refused:?}");
+    assert_eq!(owner.said().matches("resumed: this host claims jobs again").count(), 1, "{}", owner.said());
+    assert_eq!(owner.ended(), Some(0));
 }

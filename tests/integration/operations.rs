@@ -195,13 +195,26 @@ fn an_operation_is_refused_listed_and_cancelled() {
     // Its trial never ends by itself, since its job is held.
     let failed = host.enqueue_with(json!({ "task": "villain/do", "payload": {}, "delay": "1h", "key": "late" }));
     client.post(&format!("/v1/jobs/{failed}/cancel"), &Value::Null).ok();
-    let operation = json!({ "act": "retry", "where": "key:late", "try": 1, "spread": "7d" });
+    let operation = json!({ "act": "retry", "where": "key:late", "try": 1, "spread": "7d", "token": "late-1" });
     client.post("/v1/holds", &json!({ "key": "late" })).ok();
     let later = host.enqueue_with(json!({ "task": "villain/do", "payload": {}, "delay": "1h", "key": "late" }));
     client.post(&format!("/v1/jobs/{later}/cancel"), &Value::Null).ok();
     let id = start(client, &operation);
     eventually("one is tried", || (show(client, &id)["changed"] == 1).then_some(()));
-    assert_eq!(start(client, &operation), id, "a request that is sent twice begins one operation");
+    let again = client.post("/v1/operations", &operation).ok();
+    assert_eq!((&again["id"], &again["duplicate"], &again["token"]), (&json!(id), &json!(true), &json!("late-1")));
+    assert!(show(client, &id)["duplicate"].is_null(), "this is about a request");
+    let retry = ["job", "retry", "--where", "key:late", "--token", "late-1"];
+    let told = host.cli(&retry).output().expect("the command runs");
+    assert!(told.stdout.starts_with(id.as_bytes()), "{told:?}");
+    assert!(String::from_utf8_lossy(&told.stderr).contains("an operation with this token began at"), "{told:?}");
+    // Without a token a request is meant, whatever is open.
+    let meant = json!({ "act": "retry", "where": "key:late" });
+    let meant = [start(client, &meant), start(client, &meant)];
+    assert!(meant[0] != meant[1] && !meant.contains(&id), "{meant:?}");
+    meant.iter().for_each(|id| _ = ended(client, id));
+    let bad = client.post("/v1/operations", &json!({ "act": "retry", "where": "key:late", "token": "" }));
+    assert_eq!((bad.status, bad.json()["code"].as_str()), (400, Some("bad-request")), "{bad:?}");
     let listed = host.cli(&["operation", "list"]).output().expect("the command runs");
     let listed = String::from_utf8(listed.stdout).expect("text");
     assert!(listed.contains(&id) && listed.contains("trying"), "{listed}");
@@ -209,7 +222,7 @@ fn an_operation_is_refused_listed_and_cancelled() {
     assert_eq!(cancelled.json()["state"], "cancelled", "{cancelled:?}");
     assert_eq!(client.delete(&format!("/v1/operations/{id}")).json()["code"], "operation-ended");
     assert_eq!(client.get("/v1/operations/0000000000001").json()["code"], "operation-unknown");
-    assert_eq!(client.get("/v1/operations?limit=1").ok()["operations"][0]["id"], json!(id));
+    assert_eq!(client.get("/v1/operations?limit=1").ok()["operations"][0]["id"], json!(meant[1]));
 }
 
 #[test]

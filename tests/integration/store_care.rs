@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Host, Setup, eventually, shared_address, wharf};
+use crate::harness::{Host, Postgres, Setup, eventually, eventually_within, shared_address, wharf};
 
 /// A command of the CLI on a store, without a host.
 fn store(address: &str, args: &[&str]) -> Output {
@@ -24,6 +25,8 @@ fn done(output: &Output) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
+
+const KV: &str = "[plugins.changes]\nkv = true";
 
 /// Stops a thread at the end of a test, whichever it is.
 struct StopAtEnd<'a>(&'a AtomicBool);
@@ -114,6 +117,82 @@ fn a_store_in_postgresql_is_checked_and_pg_dump_is_named_for_its_backup() {
     let refused = store(&address, &["backup", "a.dump"]);
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(2) && told.contains("pg_dump --format=custom --schema="), "{told}");
+}
+
+/// The line of a message that is a command, run by a shell.
+#[track_caller]
+fn run_as_told(output: &Output, program: &str) {
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = told.lines().map(str::trim).find(|line| line.starts_with(program));
+    let line = line.unwrap_or_else(|| panic!("no {program} in {told}"));
+    let ran = std::process::Command::new("sh").args(["-c", line]).output().expect("sh runs");
+    assert!(ran.status.success(), "{line}: {}", String::from_utf8_lossy(&ran.stderr));
+}
+
+#[test]
+fn a_busy_database_is_restored_from_the_dump_that_the_command_names() {
+    let server = Postgres::start(false);
+    let address = server.address();
+    let setup =
+        |address: &str| Setup::default().plugin("words").plugin("changes").settings(KV).database(address).start();
+    let host = setup(&address);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dump = folder.path().join("wharf.dump");
+    let kept = host.run("changes/check", json!({ "page": "a", "text": "to be" }));
+    assert_eq!(kept["state"], "succeeded", "{kept}");
+    let first = host.enqueue("words/count", json!({ "text": "a" }));
+    let stop = AtomicBool::new(false);
+    let before = std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
+        scope.spawn(|| {
+            for number in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let job = |n| json!({ "task": "words/count", "payload": { "text": "a b" }, "token": format!("{number}-{n}") });
+                host.client().post("/v1/jobs", &json!((0..10).map(job).collect::<Vec<_>>())).ok();
+            }
+        });
+        eventually("jobs have ended", || {
+            (host.client().get("/v1/jobs?state=succeeded&limit=300").ok()["jobs"].as_array()?.len() == 300)
+                .then_some(())
+        });
+        let before: Vec<Value> = all_jobs(&host).into_iter().filter(|job| job["state"] == "succeeded").collect();
+        run_as_told(&store(&address, &["backup", text(&dump)]), "pg_dump ");
+        before
+    });
+    assert_eq!(done(&store(&address, &["check"]))["faults"], json!([]), "the database itself");
+
+    server.sql("CREATE DATABASE restored");
+    let restored = address.replacen("/postgres?", "/restored?", 1);
+    let empty = store(&restored, &["check"]);
+    assert!(String::from_utf8_lossy(&empty.stderr).contains("no host has made tables"), "{empty:?}");
+    run_as_told(&store(&restored, &["restore", text(&dump)]), "pg_restore ");
+    let report = done(&store(&restored, &["check"]));
+    assert_eq!(report["faults"], json!([]), "{report}");
+    let ended = report["contents"]["succeeded_jobs"].as_u64().expect("a number");
+    assert!(ended >= before.len() as u64, "{report}");
+    assert_eq!(report["contents"]["stored_values"], json!(1), "{report}");
+
+    // Whole transactions, and each job as it was; jobs that ran then run again.
+    let heir = setup(&restored);
+    let jobs = eventually_within(Duration::from_secs(180), "all jobs of the dump end", || {
+        let jobs = all_jobs(&heir);
+        jobs.iter().all(|job| job["state"] == "succeeded").then_some(jobs)
+    });
+    assert_eq!(jobs.iter().filter(|job| job["token"].is_string()).count() % 10, 0);
+    for job in &before {
+        let id = job["id"].as_str().expect("an ID");
+        let same = jobs.iter().find(|other| other["id"] == *id).unwrap_or_else(|| panic!("{job} is not there"));
+        assert_eq!(same, job);
+    }
+    for id in [first.as_str(), before[0]["id"].as_str().expect("an ID")] {
+        assert_eq!(heir.result(id), host.result(id));
+    }
+    let again = heir.run("changes/check", json!({ "page": "a", "text": "to be" }));
+    let told = heir.result(again["id"].as_str().expect("an ID"));
+    assert_eq!(told, json!({ "change": "none", "checks": 2, "changes": 0 }), "what the plugin kept is there");
+    assert_eq!(done(&store(&restored, &["check"]))["faults"], json!([]), "the heir's own work");
 }
 
 #[test]

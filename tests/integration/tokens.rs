@@ -426,3 +426,47 @@ fn a_token_of_a_file_follows_the_links_to_it() {
     assert_eq!(status("the-first-token-of-ci"), 401);
     assert!(host.said().contains("tokens changed `ci`") && !host.said().contains("-token-of-ci"), "{}", host.said());
 }
+
+/// The list ends at a job of anybody: its ID, its moment and the number of jobs that were looked at are not for a tenant.
+#[test]
+fn a_token_with_a_key_goes_through_its_list_and_learns_nothing_of_other_jobs() {
+    let token = Token::new();
+    let host = host(&[token.table("tenant", &["read"], Some("a"))]);
+    let enqueue =
+        |key: &str| host.enqueue_with(json!({ "task": "villain/do", "key": key, "payload": { "do": "echo" } }));
+    let mut own = Vec::new();
+    for _ in 0..3 {
+        enqueue("b");
+        own.push(enqueue("a"));
+        enqueue("b");
+    }
+    own.iter().for_each(|id| _ = host.finished(id));
+    let client = token.client(&host);
+    for order in ["newest", "finished"] {
+        let (mut listed, mut path) = (Vec::new(), format!("/v1/jobs?order={order}&limit=1"));
+        loop {
+            let page = client.get(&path).ok();
+            assert!(page["looked_at"].is_null() && page["until"].is_null(), "{page}");
+            let jobs = page["jobs"].as_array().expect("a page").iter();
+            listed.extend(jobs.map(|job| job["id"].as_str().expect("an ID").to_owned()));
+            let Some(next) = page["next"].as_str() else { break };
+            let place = next.rsplit_once("before=").expect("a place").1;
+            assert!(place.len() == 64 && !place.contains('.') && own.iter().all(|id| !place.contains(id)), "{next}");
+            path = format!("/v1/jobs{next}");
+        }
+        listed.sort();
+        let mut expected = own.clone();
+        expected.sort();
+        assert_eq!(listed, expected, "{order}");
+    }
+    let first = client.get("/v1/jobs?limit=1").ok();
+    let place = first["next"].as_str().and_then(|next| next.rsplit_once("before=")).expect("a place").1.to_owned();
+    let torn = client.get(&format!("/v1/jobs?before={}0", &place[..63]));
+    let torn_too = client.get(&format!("/v1/jobs?before={}1", &place[..63]));
+    assert!(torn.status == 400 || torn_too.status == 400, "{torn:?} {torn_too:?}");
+    // Nobody else reads a place that was sealed, and an operator is told all.
+    let operator = host.client().get(&format!("/v1/jobs?before={place}"));
+    assert_eq!(operator.status, 400, "{operator:?}");
+    let page = host.client().get("/v1/jobs?limit=1").ok();
+    assert!(page["looked_at"].is_u64() && page["until"].is_string(), "{page}");
+}

@@ -176,6 +176,7 @@ impl World {
             act,
             query: query.clone(),
             author: Author::anyone(),
+            token: None,
             trial,
             spread: Duration::ZERO,
             attempts: 1,

@@ -346,6 +346,7 @@ mod tests {
             act: BulkAct::Delete,
             query: JobQuery::parse("key:acme", NOW).unwrap(),
             author: ann(),
+            token: None,
             trial: None,
             spread: Duration::ZERO,
             attempts: 1,

@@ -77,22 +77,34 @@ impl Backlog {
         backlog
     }
 
-    /// Adds jobs of a task and a lane that are due. `oldest` is the moment from which the first of them is due.
-    pub fn add_due(&mut self, view: &WaitView, (task, lane): (&TaskName, &Lane), jobs: u64, oldest: Timestamp) {
+    /// Adds jobs of a task and a lane that are due. `oldest` is the moment from which the first of them is due. Returns why they wait, if
+    /// an age is shown of such jobs.
+    pub fn add_due(
+        &mut self,
+        view: &WaitView,
+        (task, lane): (&TaskName, &Lane),
+        jobs: u64,
+        oldest: Timestamp,
+    ) -> Option<WaitKind> {
         let kind = view.kind_of_due(task, lane);
         let of_task = self.task(task);
         *of_task.kinds.entry(kind).or_default() += jobs;
         of_task.oldest_due = Some(earlier(of_task.oldest_due, oldest));
-        match kind {
-            WaitKind::Ready => of_task.oldest_ready = Some(earlier(of_task.oldest_ready, oldest)),
+        let is_aged = match kind {
+            WaitKind::Ready => {
+                of_task.oldest_ready = Some(earlier(of_task.oldest_ready, oldest));
+                true
+            }
             WaitKind::Blocked if !view.limits.is_paused(lane) => {
                 of_task.oldest_blocked = Some(earlier(of_task.oldest_blocked, oldest));
+                true
             }
-            WaitKind::Blocked | WaitKind::Held | WaitKind::Delayed | WaitKind::Retrying => {}
-        }
+            WaitKind::Blocked | WaitKind::Held | WaitKind::Delayed | WaitKind::Retrying => false,
+        };
         let of_group = self.groups.entry(lane.group.clone()).or_default();
         of_group.all.add_due(jobs, oldest);
         of_group.lanes.entry(lane.key.clone()).or_default().add_due(jobs, oldest);
+        is_aged.then_some(kind)
     }
 
     /// Adds a job of a task that is not due.

@@ -369,6 +369,10 @@ pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(300);
 pub const KEEP_FINISHED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Interval at which all finished jobs are looked through for expired ones, and not only those that can have expired lately.
 pub const KEEP_WALK_EVERY: Duration = Duration::from_secs(3600);
+/// The most by which a clock may go ahead of the time that passes without being doubted.
+pub const CLOCK_STEP_MAX: Duration = Duration::from_secs(3600);
+/// Time for which nothing is deleted for its age after a reason to doubt the clock.
+pub const CLOCK_DOUBTED: Duration = Duration::from_secs(3600);
 /// Maximum number of jobs that one transaction of the upkeep reclaims or deletes.
 pub const UPKEEP_BATCH: u32 = 500;
 /// Maximum number of delayed jobs that one claim makes ready.
@@ -403,6 +407,10 @@ pub const KEY_HOLD_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const RETRY_AFTER_HOLD_MAX: Duration = Duration::from_secs(3600);
 /// Number of waiting jobs that are not due, and of lists of due ones, that a summary looks at.
 pub const BACKLOG_ROWS: u32 = 4096;
+/// Number of lines of ready jobs that a summary begins with, if there are more than it reaches: those whose jobs are the oldest.
+pub const BACKLOG_LINES_FIRST: usize = 128;
+/// Number of jobs, or of lists of them, that a summary looks at in each of these lines at least.
+pub const BACKLOG_LINE_MIN: u32 = 16;
 /// Number of keys that the list of limits shows of each group: those with the most waiting jobs.
 pub const LANES_SHOWN: usize = 100;
 /// Number of found jobs up to which a preview counts, and of the jobs of one line that a summary counts.

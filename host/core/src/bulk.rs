@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::author::Author;
 use crate::find::{JobQuery, QueryError, StateFilter, WaitKind};
 use crate::ids::{JobId, ParseIdError};
-use crate::job::{Job, StateName};
+use crate::job::{Job, StateName, Token};
 use crate::lifecycle::Event;
 use crate::time::Timestamp;
 
@@ -137,6 +137,8 @@ pub struct NewOperation {
     pub query: JobQuery,
     /// The operator.
     pub author: Author,
+    /// An operation that this operator started with the same token is returned in place of another one.
+    pub token: Option<Token>,
     /// Jobs to try first; only of [`BulkAct::Retry`].
     pub trial: Option<Trial>,
     /// Time over which the jobs' next attempts are spread; only of [`BulkAct::Retry`].
@@ -148,6 +150,12 @@ pub struct NewOperation {
 }
 
 impl NewOperation {
+    /// Returns true if a known operation came of this request, which was sent twice: its author and its token are the same. Its act and
+    /// its filter are not compared, as those of jobs with one token are not.
+    pub fn has_become(&self, known: &BulkOperation) -> bool {
+        self.token.is_some() && self.token == known.token && self.author.name() == known.author.as_deref()
+    }
+
     /// Returns the operation as it begins at `now`.
     pub fn started_at(&self, now: Timestamp) -> BulkOperation {
         BulkOperation {
@@ -155,6 +163,7 @@ impl NewOperation {
             act: self.act,
             filter: self.query.to_string(),
             author: self.author.name().map(str::to_owned),
+            token: self.token.clone(),
             created_at: now,
             ended_at: None,
             state: if self.trial.is_some() { OperationState::Trying } else { OperationState::Running },
@@ -184,6 +193,8 @@ pub struct BulkOperation {
     pub filter: String,
     /// The name of the operator's token, if the host knew it.
     pub author: Option<String>,
+    /// The idempotency token of its request.
+    pub token: Option<Token>,
     /// When it began, by the store's clock: it is about the jobs that met the query then.
     pub created_at: Timestamp,
     /// When it ended.
@@ -426,12 +437,6 @@ impl BulkOperation {
         after.reason.clone_from(&step.reason);
         after.ended_at = after.state.is_final().then_some(now);
         Some(after)
-    }
-
-    /// Returns true if an operation that begins now would do nothing but what this one still does: a request that was sent twice.
-    pub fn is_one_with(&self, new: &BulkOperation) -> bool {
-        let what = |one: &BulkOperation| (one.act, one.trial, one.spread, one.attempts, one.priority);
-        !self.state.is_final() && what(self) == what(new) && self.filter == new.filter && self.author == new.author
     }
 
     /// Returns the operation as an operator stops it; `None` if it has ended.

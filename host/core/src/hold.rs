@@ -121,6 +121,17 @@ impl HoldReason {
         // A control character of two bytes becomes a shorter one, so that it fits.
         HoldReason(plain.into())
     }
+
+    /// Returns the reason with a mark of who lengthened its hold, cut where there is no room for both.
+    fn lengthened_by(&self, who: &str) -> HoldReason {
+        let mark = format!("(lengthened by {who})");
+        if self.0.ends_with(&mark) {
+            return self.clone();
+        }
+        let room = bounds::HOLD_REASON_BYTES_MAX.saturating_sub(mark.len() + 1);
+        let kept = self.0[..self.0.floor_char_boundary(room)].trim_end();
+        HoldReason(format!("{kept} {mark}").trim_start().into())
+    }
 }
 
 impl FromStr for HoldReason {
@@ -183,9 +194,10 @@ impl NewHold {
         if earlier.is_some_and(stays) {
             return None;
         }
-        // What an operator said stays: the plugin lengthens the operator's hold.
+        // What an operator said stays, and who lengthened it is said beside it.
         if let Some(earlier) = earlier.filter(|earlier| earlier.is_in_force(now) && !earlier.is_of_plugin()) {
-            (hold.by, hold.reason, hold.since) = (earlier.by.clone(), earlier.reason.clone(), earlier.since);
+            let reason = earlier.reason.lengthened_by(self.by.name().unwrap_or_default());
+            (hold.by, hold.reason, hold.since) = (earlier.by.clone(), reason, earlier.since);
         }
         Some(hold)
     }

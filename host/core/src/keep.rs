@@ -8,6 +8,8 @@ use crate::ids::{JobId, TaskName};
 use crate::job::StateName;
 use crate::time::Timestamp;
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// A place among finished jobs, which are in the order in which they finished, and then in that of their IDs: behind the job with
 /// this ID, or before all that finished at the moment.
 pub type FinishedPlace = (Timestamp, Option<JobId>);
@@ -62,9 +64,11 @@ impl KeepRules {
         keep.of(state).is_some_and(|length| finished + length <= now)
     }
 
-    /// Returns the shortest time for which any finished job is kept.
-    pub fn shortest(&self) -> Duration {
-        self.lengths().pop().unwrap_or_default()
+    /// Returns the age at which even the newest job makes one doubt the clock: the longest time for which jobs are kept whose task has no rule
+    /// of its own, and a day at least. Jobs that are kept for a shorter time are soon gone by any clock.
+    pub fn doubtful_age(&self) -> Duration {
+        let Keep { succeeded, failed, cancelled } = self.of_all;
+        succeeded.max(failed).max(cancelled).max(DAY)
     }
 
     /// Returns every length of time that a rule has, the longest first.
@@ -173,6 +177,13 @@ mod tests {
         assert!(all(&walks.round(&KeepRules::default(), at(899_999_999))), "the clock was set back");
         let later = at(899_999_999) + bounds::KEEP_WALK_EVERY;
         assert!(all(&walks.round(&KeepRules::default(), later)), "now and then");
+    }
+
+    #[test]
+    fn a_short_time_of_one_task_is_no_reason_to_doubt_the_clock() {
+        assert_eq!(rules().doubtful_age(), DAY);
+        let long = KeepRules { of_all: Keep { failed: 30 * DAY, ..Keep::all(7 * DAY) }, ..rules() };
+        assert_eq!(long.doubtful_age(), 30 * DAY);
     }
 
     #[test]

@@ -63,12 +63,22 @@ pub struct Node {
     pub memory_budget: Option<u64>,
     /// True if the node claims no jobs: it is stopping, or an operator drains it.
     pub draining: bool,
+    /// True if the node is stopping: it does not claim jobs again.
+    pub stopping: bool,
     /// The digest of the settings that all nodes should share; `None` if the node's version does not publish it.
     pub settings: Option<String>,
     /// The plugins that are loaded.
     pub plugins: Vec<LoadedPlugin>,
     /// The plugins that are loading and have no earlier version loaded.
     pub pending: Vec<LoadingPlugin>,
+}
+
+impl Node {
+    /// Returns true if another one of the nodes has taken this node's place: it has the name, and started after this node registered last.
+    /// A host that was killed stays listed for a while.
+    pub fn is_replaced(&self, nodes: &[Node]) -> bool {
+        nodes.iter().any(|other| other.id != self.id && other.name == self.name && other.started > self.seen)
+    }
 }
 
 /// A plugin that a node is loading for the first time.
@@ -149,6 +159,29 @@ mod tests {
         assert_eq!(find(&NodeId(3).to_string()), Ok(NodeId(3)));
         assert_eq!(find("b:7070"), Err(vec![NodeId(2), NodeId(3)]), "a host that was killed stays listed for a while");
         assert_eq!(find("c:7070"), Err(vec![]));
+    }
+
+    #[test]
+    fn a_node_is_replaced_by_one_of_its_name_that_started_since() {
+        let at = Timestamp::from_millis;
+        let node = |id, name: &str, started, seen| Node {
+            id: NodeId(id),
+            name: name.to_owned(),
+            version: String::new(),
+            started: at(started),
+            seen: at(seen),
+            capacity: 1,
+            running: 0,
+            memory_budget: None,
+            draining: false,
+            stopping: false,
+            settings: None,
+            plugins: vec![],
+            pending: vec![],
+        };
+        let nodes = [node(1, "a", 10, 50), node(2, "a", 60, 90), node(3, "b", 60, 90), node(4, "b", 70, 90)];
+        let replaced: Vec<bool> = nodes.iter().map(|node| node.is_replaced(&nodes)).collect();
+        assert_eq!(replaced, [true, false, false, false], "two that run side by side are told apart by their IDs");
     }
 
     #[test]

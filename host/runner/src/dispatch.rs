@@ -233,6 +233,16 @@ impl Dispatch {
                 }
                 self.planner.on(Input::Recorded(results), now.stamp);
             }
+            LoopMessage::SetDrained { drained, by } => {
+                let before = self.planner.is_draining();
+                self.planner.on(Input::SetDrained(drained), now.stamp);
+                // A node that is stopping does not claim again.
+                if self.planner.is_draining() != before {
+                    self.notify(&Notice::NodeDrained { drained, by });
+                }
+            }
+            // Whoever asked may have given up.
+            LoopMessage::Turned(answer) => _ = answer.send(()),
         }
     }
 

@@ -106,6 +106,12 @@ impl Enqueuer {
         }
     }
 
+    /// Has the dispatch loop drain this node, or claim jobs again. It notifies if that changes anything.
+    pub(crate) fn set_drained(&self, drained: bool, by: Option<String>) {
+        // The loop ends only after a drain.
+        let _ = self.to_loop.send(LoopMessage::SetDrained { drained, by });
+    }
+
     /// Sends an input to the dispatch loop.
     pub(crate) fn send_to_loop(&self, input: Input) {
         // The loop ends only after a drain; then nothing depends on the input.

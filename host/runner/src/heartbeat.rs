@@ -64,7 +64,10 @@ impl Heartbeat {
         let mut reported = 0;
         let mut announced: Option<Instant> = None;
         loop {
-            let draining = load.borrow_and_update().draining;
+            let (draining, stopping) = {
+                let load = load.borrow_and_update();
+                (load.draining, load.stopping)
+            };
             changed.mark_unchanged();
             let read = async {
                 if let Ok(nodes) = self.store.nodes().await {
@@ -84,7 +87,7 @@ impl Heartbeat {
                 () = self.stopping.cancelled() => return,
                 () = tokio::time::sleep(INTERVAL) => {}
                 () = soon_after_a_change(&mut changed) => {}
-                Ok(_) = load.wait_for(|load| load.draining != draining) => {}
+                Ok(_) = load.wait_for(|load| (load.draining, load.stopping) != (draining, stopping)) => {}
             }
         }
     }
@@ -119,6 +122,7 @@ impl Heartbeat {
             running: load.running,
             memory_budget: Some(self.memory_budget),
             draining: load.draining,
+            stopping: load.stopping,
             settings: Some(catalog.settings().digest.clone()).filter(|digest| !digest.is_empty()),
             plugins: loaded_plugins(&catalog),
             pending: catalog.awaited().cloned().collect(),

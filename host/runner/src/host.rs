@@ -27,6 +27,7 @@ use crate::catalog::Catalog;
 use crate::folder::SettingsRequest;
 use crate::follow::{self, Followers, JobUpdate};
 use crate::live_settings::{LiveSettings, SettingsChanges, SettingsRejection};
+use crate::loop_message::LoopMessage;
 use crate::notice::{Listener, Notice};
 use crate::operations;
 use crate::plugin_view::PluginView;
@@ -391,6 +392,15 @@ impl Host {
         self.0.store.size().await
     }
 
+    /// Returns random bytes that all hosts of the store share, to seal what a client brings back to any of them.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn seal_key(&self) -> Result<[u8; 32], StoreError> {
+        self.0.store.seal_key().await
+    }
+
     /// Returns a summary of what happens on all nodes.
     ///
     /// # Errors
@@ -414,6 +424,15 @@ impl Host {
             alive: !load.stopped && self.0.load.has_changed().is_ok(),
             store: self.0.store.failure().map_or(Ok(()), Err),
         }
+    }
+
+    /// Waits until the loop that runs jobs takes its next turn. Returns false if the loop has ended, so that no turn follows. A loop that
+    /// hangs leaves the caller waiting: whoever watches over the host does something only when this has returned.
+    pub async fn turned(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        // A loop that has ended drops the message, and the answer with it.
+        let _ = self.0.enqueuer.to_loop.send(LoopMessage::Turned(answer));
+        answered.await.is_ok()
     }
 
     /// Stops gracefully: claims no more jobs, lets running attempts finish for `timeout`, then stops them and gives their jobs

@@ -176,7 +176,7 @@ pub use host::{DrainError, DrainedNode, Host};
 pub use limits_view::{GroupLimits, LaneUse, LimitError, WaitingJobs};
 pub use live_settings::{LiveSettings, SettingsChanges, SettingsRejection};
 pub use notice::{AttemptEnded, BroadcastEnded, BroadcastEnding, FailedJob, Notice};
-pub use operations::{OperationError, OperationRequest, Preview};
+pub use operations::{OperationError, OperationRequest, Preview, StartedOperation};
 pub use parse_room::NoRoom;
 pub use plugin_view::LoadingWhere;
 pub use queue_bounds::QueueFull;

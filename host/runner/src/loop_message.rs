@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use wharf_core::ids::TaskName;
 use wharf_core::lifecycle::Refusal;
 use wharf_core::planner::{AttemptId, FinishedAttempt, Input, RecordResult, RenewResult};
@@ -30,6 +31,10 @@ pub(crate) enum LoopMessage {
     },
     /// The store's results of a record call, in the order of its events.
     Recorded(Vec<RecordedEvent>),
+    /// An operator drains this node, or lets it claim jobs again. `by` is the name of the operator's token.
+    SetDrained { drained: bool, by: Option<String> },
+    /// Somebody wants to know that the loop turns; it is answered when the loop takes this in.
+    Turned(oneshot::Sender<()>),
 }
 
 /// The facts about an event that the loop needs while the store records it.

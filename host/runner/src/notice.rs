@@ -9,6 +9,7 @@ use std::time::Duration;
 use wharf_core::attempt::Attempt;
 use wharf_core::audit::ActKind;
 use wharf_core::bulk::BulkOperation;
+use wharf_core::clock_watch::ClockDoubt;
 use wharf_core::failure::FailureState;
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope};
@@ -337,6 +338,11 @@ pub enum Notice {
         deleted: u64,
         /// Time that the round took.
         took: Duration,
+    },
+    /// The clock is doubted: for a time nothing is deleted for its age.
+    ClockDoubted {
+        /// Why.
+        why: ClockDoubt,
     },
     /// An operator drained this node, or let it claim jobs again.
     NodeDrained {

@@ -7,7 +7,7 @@ use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::bulk::{BulkAct, BulkOperation, NewOperation, Trial};
 use wharf_core::find::{JobCursor, JobQuery};
-use wharf_core::job::Job;
+use wharf_core::job::{Job, Token};
 use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 use wharf_engine::Budget;
@@ -33,6 +33,8 @@ pub struct OperationRequest {
     pub query: JobQuery,
     /// The operator.
     pub author: Author,
+    /// An operation that this operator started with the same token is returned in place of another one.
+    pub token: Option<Token>,
     /// Jobs to try first; only of [`BulkAct::Retry`].
     pub trial: Option<Trial>,
     /// Time over which the jobs' next attempts are spread; only of [`BulkAct::Retry`].
@@ -41,6 +43,15 @@ pub struct OperationRequest {
     pub attempts: Option<u32>,
     /// The priority that jobs get; of [`BulkAct::SetPriority`], and of no other act.
     pub priority: Option<i32>,
+}
+
+/// A bulk operation after a request to start it.
+#[derive(Clone, Debug)]
+pub struct StartedOperation {
+    /// The operation.
+    pub operation: BulkOperation,
+    /// True if it came of an earlier request with the same token.
+    pub is_known: bool,
 }
 
 /// The jobs that an operation would change if it began now.
@@ -193,13 +204,18 @@ pub(crate) async fn preview(
 /// # Errors
 ///
 /// Returns `Invalid` if the request is not valid, `TooMany` if too many are open, and `Store` if the store failed.
-pub(crate) async fn start(store: &WatchedStore, request: &OperationRequest) -> Result<BulkOperation, OperationError> {
+pub(crate) async fn start(
+    store: &WatchedStore,
+    request: &OperationRequest,
+) -> Result<StartedOperation, OperationError> {
     let query = request.checked_query()?;
-    let OperationRequest { act, author, trial, spread, attempts, priority, .. } = request.clone();
+    let OperationRequest { act, author, token, trial, spread, attempts, priority, .. } = request.clone();
     let (attempts, priority) = (attempts.unwrap_or(1), priority.unwrap_or_default());
-    let new = NewOperation { id: store.next_id()?, act, query, author, trial, spread, attempts, priority };
+    let id = store.next_id()?;
+    let new = NewOperation { id, act, query, author, token, trial, spread, attempts, priority };
     let started = store.call_with_timeout("starting a bulk operation", store.start_operation(new)).await?;
-    started.ok_or(OperationError::TooMany)
+    let operation = started.ok_or(OperationError::TooMany)?;
+    Ok(StartedOperation { is_known: operation.id != id, operation })
 }
 
 #[cfg(test)]
@@ -211,7 +227,16 @@ mod tests {
     fn request(text: &str) -> OperationRequest {
         let query = JobQuery::parse(text, Timestamp::default()).unwrap();
         let (author, spread) = (Author::anyone(), Duration::ZERO);
-        OperationRequest { act: BulkAct::Retry, query, author, trial: None, spread, attempts: None, priority: None }
+        OperationRequest {
+            act: BulkAct::Retry,
+            query,
+            author,
+            token: None,
+            trial: None,
+            spread,
+            attempts: None,
+            priority: None,
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
+use wharf_core::clock_watch::ClockWatch;
 use wharf_core::ids::NodeId;
 use wharf_core::keep::KeepWalks;
 use wharf_core::lease::is_margin_valid;
@@ -156,6 +157,8 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         interval: settings.upkeep_interval,
         plugins: Arc::clone(&plugins),
         walks: KeepWalks::default(),
+        clock: ClockWatch::default(),
+        started: Instant::now(),
     };
     // Before the first claim: jobs of a host that died are free again as soon as their leases have run out.
     // Old jobs may be many, and are deleted when the host runs.

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
+use wharf_core::clock_watch::ClockWatch;
 use wharf_core::ids::JobId;
-use wharf_core::keep::{KeepRules, KeepWalks};
+use wharf_core::keep::KeepWalks;
 use wharf_store::{ExpiredJobs, JobFilter, StoreError};
 
 use crate::failed_jobs::FailedJobs;
@@ -33,6 +34,8 @@ pub(crate) struct Upkeep {
     /// The settings say how long finished jobs are kept.
     pub(crate) plugins: Arc<PluginIndex>,
     pub(crate) walks: KeepWalks,
+    pub(crate) clock: ClockWatch,
+    pub(crate) started: Instant,
 }
 
 /// Result of one round.
@@ -43,16 +46,11 @@ struct Round {
 }
 
 impl Upkeep {
-    /// Runs rounds until the host stops. The first one deletes old jobs at once, unless all jobs are old: then the clock may be wrong, and
-    /// the first to delete is the round after an interval. Expired leases are looked up as often as they may expire, which is cheap; old jobs
-    /// once per interval.
+    /// Runs rounds until the host stops. The first one deletes old jobs at once. Expired leases are looked up as often as they may expire,
+    /// which is cheap; old jobs once per interval.
     pub(crate) async fn run(mut self, stopping: CancellationToken) {
         // A failure was reported by the call; the next round tries again.
-        let first = async {
-            let deletes = !clock_may_be_wrong(&self.store, &self.plugins.catalog().settings().keep_rules()).await?;
-            self.run_once(deletes).await
-        };
-        let _ = stopping.run_until_cancelled(first).await;
+        let _ = stopping.run_until_cancelled(self.run_once(true)).await;
         let pause = (self.lease / ROUNDS_PER_LEASE).min(self.interval);
         let mut deleted_at = Instant::now();
         while stopping.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
@@ -63,17 +61,18 @@ impl Upkeep {
         }
     }
 
-    /// Runs one round, which deletes what is old if `deletes`.
+    /// Runs one round, which deletes what is old if `deletes` and the clock is not doubted.
     ///
     /// # Errors
     ///
     /// Returns the store's error. What was done before stays done.
     pub(crate) async fn run_once(&mut self, deletes: bool) -> Result<(), StoreError> {
         let started = Instant::now();
-        let (mut done, mut walks) = (Round::default(), std::mem::take(&mut self.walks));
+        let (mut done, mut walks, mut clock) =
+            (Round::default(), std::mem::take(&mut self.walks), std::mem::take(&mut self.clock));
         let round = async {
             self.reclaim(&mut done).await?;
-            if !deletes {
+            if !deletes || !self.believes(&mut clock).await? {
                 return Ok(());
             }
             self.delete_expired(&mut walks, &mut done).await?;
@@ -83,7 +82,7 @@ impl Upkeep {
             self.delete_ended_operations().await
         };
         let result = self.store.call_slow("upkeep", round).await;
-        self.walks = walks;
+        (self.walks, self.clock) = (walks, clock);
         for job in &done.reclaimed {
             self.followers.wake(*job);
             self.failed.reclaimed(*job);
@@ -93,6 +92,19 @@ impl Upkeep {
             self.listener.notify(&Notice::Upkeep { reclaimed, deleted, took: started.elapsed() });
         }
         result
+    }
+
+    /// Returns true if the clock is believed, so that what is old by it may be deleted. A clock may be ahead until it is set right, as that of a
+    /// machine without a battery is.
+    async fn believes(&self, clock: &mut ClockWatch) -> Result<bool, StoreError> {
+        let newest = self.store.jobs(JobFilter { max: 1, ..JobFilter::default() }).await?;
+        let now = self.store.now();
+        let old = now - self.plugins.catalog().settings().keep_rules().doubtful_age();
+        let is_all_old = newest.jobs.first().is_some_and(|job| job.enqueued_at < old);
+        if let Some(why) = clock.look(now, self.started.elapsed(), is_all_old) {
+            self.listener.notify(&Notice::ClockDoubted { why });
+        }
+        Ok(!clock.is_doubted())
     }
 
     /// Ends every expired lease, in batches, so that no transaction is long.
@@ -155,25 +167,22 @@ impl Upkeep {
     }
 }
 
-/// Returns true if even the newest job is older than what is kept: the host stood still for long, or its clock is ahead and has yet to be set
-/// right, as that of a machine without a battery is.
-async fn clock_may_be_wrong(store: &WatchedStore, rules: &KeepRules) -> Result<bool, StoreError> {
-    let newest = store.jobs(JobFilter { max: 1, ..JobFilter::default() }).await?;
-    let before = store.now() - rules.shortest();
-    Ok(newest.jobs.first().is_some_and(|job| job.enqueued_at < before))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use wharf_core::author::Author;
+    use wharf_core::clock_watch::ClockDoubt;
     use wharf_core::ids::TaskName;
     use wharf_core::job::NewJob;
-    use wharf_core::keep::Keep;
+    use wharf_core::lifecycle::Event;
     use wharf_core::time::Timestamp;
-    use wharf_store::{Clock, MemoryStore, Queue as _};
+    use wharf_engine::Budget;
+    use wharf_store::{Clock, MemoryStore, Store};
 
     use super::*;
+    use crate::live_settings::LiveSettings;
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -188,18 +197,53 @@ mod tests {
     #[tokio::test]
     async fn a_clock_that_would_have_everything_deleted_is_not_believed_at_once() {
         let clock = Arc::new(HandClock(AtomicU64::new(2_000_000_000_000)));
-        let store = Arc::new(MemoryStore::open(clock.clone()));
-        let watched = WatchedStore::new(store.clone(), DAY, Listener::new(|_| {}));
-        let rules = KeepRules { of_all: Keep { failed: 30 * DAY, ..Keep::all(7 * DAY) }, ..KeepRules::default() };
-        let is_wrong = async || clock_may_be_wrong(&watched, &rules).await.unwrap();
-        assert!(!is_wrong().await, "there is nothing to delete");
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::open(clock.clone()));
         let task: TaskName = "a/b".parse().unwrap();
         let job = NewJob::ready(store.next_id().unwrap(), task, None, [].into());
-        store.insert(vec![job], Arc::default()).await.unwrap();
+        store.insert(vec![job.clone()], Arc::default()).await.unwrap();
+        store.change_job(job.id, Event::CancelRequested, Author::anyone()).await.unwrap().unwrap();
+        let doubts = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&doubts);
+        let listener = Listener::new(move |notice| {
+            if let Notice::ClockDoubted { why } = notice {
+                heard.lock().unwrap().push(*why);
+            }
+        });
+        let watched = WatchedStore::new(store.clone(), DAY, listener.clone());
+        let new = || Upkeep {
+            store: watched.clone(),
+            followers: Arc::new(Followers::new(Budget::new(1 << 30))),
+            listener: listener.clone(),
+            failed: FailedJobs::new(watched.clone(), listener.clone()).0,
+            lease: DAY,
+            interval: DAY,
+            plugins: Arc::new(PluginIndex::new(LiveSettings::default())),
+            walks: KeepWalks::default(),
+            clock: ClockWatch::default(),
+            started: Instant::now(),
+        };
+        let is_there = async || store.job_summary(job.id).await.unwrap().is_some();
         let pass = |length: Duration| clock.0.fetch_add(length.as_millis() as u64, Ordering::SeqCst);
+
         pass(6 * DAY);
-        assert!(!is_wrong().await);
+        let mut upkeep = new();
+        upkeep.run_once(true).await.unwrap();
+        assert!(is_there().await && doubts.lock().unwrap().is_empty(), "it is kept for seven days");
+        // The clock goes ahead while the host runs.
         pass(3650 * DAY);
-        assert!(is_wrong().await);
+        upkeep.run_once(true).await.unwrap();
+        upkeep.run_once(true).await.unwrap();
+        assert!(is_there().await);
+        let first = doubts.lock().unwrap().pop();
+        assert!(matches!(first, Some(ClockDoubt::WentAhead(ahead)) if ahead > 3649 * DAY), "{first:?}");
+        // A host that starts with that clock does not believe it either, until enough time has passed.
+        let mut upkeep = new();
+        upkeep.run_once(true).await.unwrap();
+        assert!(is_there().await);
+        assert_eq!(doubts.lock().unwrap().pop(), Some(ClockDoubt::AllIsOld));
+        pass(bounds::CLOCK_DOUBTED);
+        upkeep.clock.look(watched.now(), bounds::CLOCK_DOUBTED + Duration::from_secs(60), true);
+        upkeep.run_once(true).await.unwrap();
+        assert!(!is_there().await, "it stood still, and the clock is right");
     }
 }

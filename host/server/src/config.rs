@@ -29,7 +29,9 @@ mod tests;
 pub(crate) use bounds::hard_bounds;
 pub(crate) use environment::Environment;
 pub(crate) use origin::Problems;
-pub(crate) use raw::{Flags, LIBRARY_BACKTRACES, RawSettings, backtrace_of_panic, backtraces_are_costly};
+pub(crate) use raw::{
+    Flags, LIBRARY_BACKTRACES, RawSettings, backtrace_of_panic, backtraces_are_costly, has_service_manager,
+};
 pub(crate) use settings::{LogFormat, Settings};
 pub(crate) use shown::{ShownSetting, shown};
 pub(crate) use values::PublicUrl;

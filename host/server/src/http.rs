@@ -4,6 +4,7 @@ pub(crate) mod problem;
 pub(crate) mod path;
 pub(crate) mod bytes;
 mod links;
+mod sealed_place;
 pub(crate) mod api;
 pub(crate) mod query;
 pub(crate) mod memory;

@@ -20,6 +20,7 @@ mod payload_input;
 mod component_file;
 mod in_process_engine;
 mod open_store;
+mod service_manager;
 mod bench;
 mod cli;
 #[cfg(test)]

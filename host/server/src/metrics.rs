@@ -204,6 +204,7 @@ impl Metrics {
             | Notice::LimitSet { .. }
             | Notice::FailureStateSet { .. }
             | Notice::NodeDrained { .. }
+            | Notice::ClockDoubted { .. }
             | Notice::DrainStarted { .. }
             | Notice::DrainEnded => {}
         }

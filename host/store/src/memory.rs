@@ -4,6 +4,7 @@
 //! so that stores that do are compared with it.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -62,6 +63,13 @@ pub struct MemoryStore {
     queue: Mutex<MemoryQueue>,
     nudge: watch::Sender<u64>,
     nodes: NodeList,
+    seal_key: [u8; 32],
+}
+
+/// Returns bytes that nobody guesses: the standard library draws the keys of its hash maps from the system.
+fn random_bytes() -> [u8; 32] {
+    let numbers: [[u8; 8]; 4] = std::array::from_fn(|at| RandomState::new().hash_one(at).to_ne_bytes());
+    std::array::from_fn(|at| numbers[at / 8][at % 8])
 }
 
 impl std::fmt::Debug for MemoryStore {
@@ -78,6 +86,7 @@ impl MemoryStore {
             queue: Mutex::new(MemoryQueue::new()),
             nudge: watch::Sender::new(0),
             nodes: NodeList::default(),
+            seal_key: random_bytes(),
         }
     }
 
@@ -509,6 +518,10 @@ impl StoreFiles for MemoryStore {
     async fn size(&self) -> Result<StoreSize, StoreError> {
         // What it keeps is part of the memory of its process.
         Ok(StoreSize::default())
+    }
+
+    async fn seal_key(&self) -> Result<[u8; 32], StoreError> {
+        Ok(self.seal_key)
     }
 }
 

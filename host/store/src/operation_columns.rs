@@ -10,7 +10,7 @@ use crate::columns::{DamagedData, duration_us, job_id, parse, signed, timestamp,
 /// The columns of a bulk operation, in the order of [`OperationColumns`].
 pub(crate) const OPERATION_COLUMNS: &str =
     "id, act, filter, author, created_at, ended_at, state, last_job, step, trial_jobs,
-    trial_within_us, tried, tried_at, spread_us, attempts, priority, changed, skipped, reason";
+    trial_within_us, tried, tried_at, spread_us, attempts, priority, changed, skipped, reason, token";
 
 /// The columns of a bulk operation.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ pub(crate) struct OperationColumns {
     pub(crate) changed: i64,
     pub(crate) skipped: i64,
     pub(crate) reason: Option<String>,
+    pub(crate) token: Option<Vec<u8>>,
 }
 
 impl From<&BulkOperation> for OperationColumns {
@@ -60,6 +61,7 @@ impl From<&BulkOperation> for OperationColumns {
             changed: signed(operation.changed),
             skipped: signed(operation.skipped),
             reason: operation.reason.clone(),
+            token: operation.token.as_ref().map(|token| token.as_str().as_bytes().to_vec()),
         }
     }
 }
@@ -92,6 +94,7 @@ impl OperationColumns {
             changed: unsigned(self.changed),
             skipped: unsigned(self.skipped),
             reason: self.reason,
+            token: self.token.map(|token| parse("token", &String::from_utf8_lossy(&token))).transpose()?,
         })
     }
 }

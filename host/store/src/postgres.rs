@@ -3,7 +3,7 @@
 //! Each host has one writer that commits operations in groups; the locks of limit groups put the writers of all hosts in order.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ use wharf_core::kv::KvChanges;
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
+use wharf_core::line_walk::LineWalk;
 use wharf_core::time::Timestamp;
 
 use crate::announced_plugins::AnnouncedPlugins;
@@ -105,6 +106,8 @@ pub struct PostgresStore {
     /// The address without its password, for errors.
     address: String,
     vacuum: Arc<Vacuum>,
+    /// Where the next look at the backlog begins. Locked to read or to replace it, never across an await.
+    backlog_walk: Arc<Mutex<LineWalk>>,
     _tasks: BackgroundTasks,
 }
 
@@ -162,7 +165,7 @@ impl PostgresStore {
         let vacuum = Arc::new(Vacuum::default());
         let mut tasks = vec![
             tokio::spawn({
-                let (vacuum, sessions) = (Arc::clone(&vacuum), readers.clone());
+                let (vacuum, sessions) = (Arc::clone(&vacuum), Sessions::new(&address, 1)?);
                 async move { vacuum.run(&sessions).await }
             }),
             tokio::spawn(nudge::send_nudges(nudger.clone(), sessions.clone(), address.listen)),
@@ -183,6 +186,7 @@ impl PostgresStore {
             writer,
             address,
             vacuum,
+            backlog_walk: Arc::default(),
             _tasks,
         })
     }
@@ -326,7 +330,7 @@ impl Queue for PostgresStore {
         let session = self.reader().await?;
         let result = expired::delete(&session, &expired, self.now()).await;
         let result = self.finish(session, result)?;
-        self.vacuum.deleted(result.deleted);
+        self.vacuum.deleted(result.deleted.into());
         Ok(result)
     }
 
@@ -378,9 +382,10 @@ impl JobFinder for PostgresStore {
 
     async fn backlog(&self, declared: Arc<LimitTable>, _: Duration) -> Result<Backlog, StoreError> {
         let (session, now) = (self.reader().await?, self.now());
+        let walk = Arc::clone(&self.backlog_walk);
         // In a task of its own, as a search is.
         let count = tokio::spawn(async move {
-            let counted = backlog::backlog(&session, &declared, now).await;
+            let counted = backlog::backlog(&session, &walk, &declared, now).await;
             if counted.is_err() {
                 session.discard();
             }
@@ -397,6 +402,12 @@ impl StoreFiles for PostgresStore {
         let session = self.reader().await?;
         let bytes = read::table_bytes(&session).await;
         self.finish(session, bytes).map(|bytes| StoreSize { bytes, log_bytes: None })
+    }
+
+    async fn seal_key(&self) -> Result<[u8; 32], StoreError> {
+        let session = self.reader().await?;
+        let key = read::seal_key(&session).await;
+        self.finish(session, key)
     }
 }
 

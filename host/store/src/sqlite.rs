@@ -26,6 +26,7 @@ use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
+use wharf_core::line_walk::LineWalk;
 use wharf_core::node::Node;
 use wharf_core::time::Timestamp;
 
@@ -98,6 +99,8 @@ pub struct SqliteStore {
     announced: AnnouncedPlugins,
     unsynced_claims: Arc<Mutex<UnsyncedClaims>>,
     waiting: SharedCounts,
+    /// Where the next look at the backlog begins. Locked to read or to replace it.
+    backlog_walk: Arc<Mutex<LineWalk>>,
     watch: Arc<FileWatch>,
     /// Declared before the writer, and so dropped first: the last connection that closes the file removes its log.
     readers: Readers,
@@ -136,6 +139,7 @@ impl SqliteStore {
             announced: AnnouncedPlugins::default(),
             unsynced_claims: shared.unsynced_claims,
             waiting: shared.waiting,
+            backlog_walk: Arc::default(),
             watch,
             readers,
             writer,
@@ -263,7 +267,8 @@ impl JobFinder for SqliteStore {
 
     async fn backlog(&self, declared: Arc<LimitTable>, time: Duration) -> Result<Backlog, StoreError> {
         let (now, claims, waiting) = (self.now(), self.unsynced_claims.clone(), self.waiting.all());
-        self.readers.read(move |conn| backlog::backlog(conn, &claims, waiting, (&declared, now, time))).await
+        let walk = self.backlog_walk.clone();
+        self.readers.read(move |conn| backlog::backlog(conn, &claims, waiting, &walk, (&declared, now, time))).await
     }
 }
 
@@ -445,5 +450,9 @@ impl StoreFiles for SqliteStore {
     async fn size(&self) -> Result<StoreSize, StoreError> {
         let (bytes, log_bytes) = self.watch.sizes();
         Ok(StoreSize { bytes, log_bytes: Some(log_bytes) })
+    }
+
+    async fn seal_key(&self) -> Result<[u8; 32], StoreError> {
+        self.readers.read(read::seal_key).await
     }
 }

@@ -18,6 +18,7 @@ fn new(trial: Option<Trial>) -> NewOperation {
         act: BulkAct::Retry,
         query,
         author: Author::anyone(),
+        token: None,
         trial,
         spread: Duration::ZERO,
         attempts: 1,
@@ -227,22 +228,22 @@ fn jobs_that_ended_since_the_beginning_are_counted_as_skipped() {
 }
 
 #[test]
-fn only_a_request_that_was_sent_twice_is_one_with_an_open_operation() {
-    let ann = NewOperation { author: Author::token("ann"), ..new(None) };
-    let open = ann.started_at(NOW);
-    let again = NewOperation { id: id(101), ..ann.clone() };
-    assert!(open.is_one_with(&again.started_at(NOW + MINUTE)));
-    let trial = Some(Trial { jobs: 2, within: MINUTE });
+fn a_request_is_sent_twice_if_author_and_token_are_the_same() {
+    let token = |text: &str| Some(text.parse().unwrap());
+    let ann = NewOperation { author: Author::token("ann"), token: token("a"), ..new(None) };
+    let known = ann.started_at(NOW);
+    assert!(ann.has_become(&known));
     let query = JobQuery::parse("state:failed key:other", NOW).unwrap();
+    assert!(NewOperation { query, act: BulkAct::Delete, ..ann.clone() }.has_become(&known), "only these count");
+    assert!(ann.has_become(&known.cancelled(NOW).unwrap()), "also once it has ended");
     for other in [
-        NewOperation { act: BulkAct::Cancel, ..ann.clone() },
-        NewOperation { query, ..ann.clone() },
+        NewOperation { token: token("b"), ..ann.clone() },
+        NewOperation { token: None, ..ann.clone() },
         NewOperation { author: Author::token("bob"), ..ann.clone() },
-        NewOperation { attempts: 2, ..ann.clone() },
-        NewOperation { spread: MINUTE, ..ann.clone() },
-        NewOperation { trial, ..ann.clone() },
+        NewOperation { author: Author::anyone(), ..ann.clone() },
     ] {
-        assert!(!open.is_one_with(&other.started_at(NOW)), "{other:?}");
+        assert!(!other.has_become(&known), "{other:?}");
     }
-    assert!(!open.cancelled(NOW).unwrap().is_one_with(&again.started_at(NOW)));
+    let without = NewOperation { token: None, ..ann };
+    assert!(!without.has_become(&without.started_at(NOW)), "without a token each request counts");
 }

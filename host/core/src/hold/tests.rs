@@ -150,8 +150,21 @@ fn a_plugin_lengthens_what_an_operator_said_and_does_not_replace_it() {
     let plugin = Author::plugin(&"pay".parse().unwrap());
     let ann = of_key(Author::token("ann"), SECOND, "fraud").set_at(NOW);
     let longer = of_key(plugin.clone(), 60 * SECOND, "429").set_over(Some(&ann), NOW).unwrap();
-    assert_eq!((longer.by.as_deref(), longer.reason.as_str(), longer.since), (Some("ann"), "fraud", NOW));
+    let marked = "fraud (lengthened by plugin:pay)";
+    assert_eq!((longer.by.as_deref(), longer.reason.as_str(), longer.since), (Some("ann"), marked, NOW));
     assert_eq!(longer.until, Some(NOW + 60 * SECOND));
+    let again = of_key(plugin.clone(), 90 * SECOND, "429").set_over(Some(&longer), NOW).unwrap();
+    assert_eq!(again.reason.as_str(), marked, "one mark for each plugin");
+    let wordless = of_key(Author::token("ann"), SECOND, "").set_at(NOW);
+    let longer_than_nothing = of_key(plugin.clone(), 60 * SECOND, "429").set_over(Some(&wordless), NOW).unwrap();
+    assert_eq!(longer_than_nothing.reason.as_str(), "(lengthened by plugin:pay)");
+    let wordy = of_key(Author::token("ann"), SECOND, &"é".repeat(250)).set_at(NOW);
+    let cut = of_key(plugin.clone(), 60 * SECOND, "429").set_over(Some(&wordy), NOW).unwrap();
+    let reason = cut.reason.as_str();
+    assert!(
+        reason.len() <= bounds::HOLD_REASON_BYTES_MAX && reason.ends_with("é (lengthened by plugin:pay)"),
+        "{reason}"
+    );
     assert_eq!(of_key(plugin.clone(), SECOND, "429").set_over(Some(&longer), NOW), None);
     let over = of_key(plugin.clone(), 60 * SECOND, "429").set_over(Some(&ann), NOW + SECOND).unwrap();
     assert_eq!((over.by.as_deref(), over.reason.as_str()), (Some("plugin:pay"), "429"), "hers had ended");

@@ -10,14 +10,12 @@ use wharf_core::bounds;
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::node_message::{MessageBody, NodeMessage};
 use wharf_core::outcome::Interruption;
-use wharf_core::planner::Input;
 use wharf_core::rollcall::Answer;
 
 use super::call_chain::CallChain;
 use super::cluster::{Cluster, POLL};
 use super::guest_calls::GuestContext;
 use super::subscriber_call::{Admitted, CallContext, SubscriberCall};
-use crate::notice::Notice;
 
 /// A broadcast of another node.
 struct RemoteBroadcast {
@@ -78,8 +76,7 @@ impl RemoteCalls {
             MessageBody::Reply { plugin, answer } => self.cluster.deliver(broadcast, (plugin, answer)),
             MessageBody::SetDrained { drained, by, until } => {
                 if self.cluster.store().now() < until {
-                    self.context.enqueuer.send_to_loop(Input::SetDrained(drained));
-                    self.context.listener.notify(&Notice::NodeDrained { drained, by });
+                    self.context.enqueuer.set_drained(drained, by);
                 }
             }
             MessageBody::Over => {

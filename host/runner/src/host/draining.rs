@@ -8,11 +8,9 @@ use wharf_core::author::Author;
 use wharf_core::ids::NodeId;
 use wharf_core::node::{Node, NodeName};
 use wharf_core::node_message::{MessageBody, NodeMessage};
-use wharf_core::planner::Input;
 use wharf_store::StoreError;
 
 use super::Host;
-use crate::notice::Notice;
 
 /// Time for which a node waits for the loop of its own, or for another node, to do what an operator wants.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -91,7 +89,8 @@ impl Host {
             Ok(nodes) => nodes,
             Err(error) => return name.find(here, &own).map_err(|_| error.into()),
         };
-        let known: Vec<(NodeId, &str)> = nodes.iter().map(|node| (node.id, node.name.as_str())).collect();
+        let known = nodes.iter().filter(|node| is_text(node.id) || !node.is_replaced(&nodes));
+        let known: Vec<(NodeId, &str)> = known.map(|node| (node.id, node.name.as_str())).collect();
         name.find(here, &known).map_err(|ids| {
             let NodeName::Text(name) = name.clone() else { return DrainError::Unknown(NodeName::HERE.to_owned()) };
             if ids.is_empty() { DrainError::Unknown(name) } else { DrainError::Ambiguous { name, ids } }
@@ -106,7 +105,7 @@ impl Host {
         if before.stopping && !drained {
             return Err(DrainError::Stopping(name));
         }
-        self.0.enqueuer.send_to_loop(Input::SetDrained(drained));
+        self.0.enqueuer.set_drained(drained, by.name().map(str::to_owned));
         let done = load.wait_for(|load| load.draining == drained || load.stopping);
         let Ok(Ok(load)) = tokio::time::timeout(ANSWER_TIMEOUT, done).await.map(|load| load.map(|load| *load)) else {
             return Err(DrainError::Silent(name));
@@ -115,9 +114,6 @@ impl Host {
             return Err(DrainError::Stopping(name));
         }
         let changed = before.draining != drained;
-        if changed {
-            self.notify(&Notice::NodeDrained { drained, by: by.name().map(str::to_owned) });
-        }
         Ok((changed, DrainedNode { id, name, draining: load.draining, running: load.running }))
     }
 
@@ -130,6 +126,9 @@ impl Host {
     ) -> Result<(bool, DrainedNode), DrainError> {
         let store = &self.0.store;
         let Some(before) = self.announced(node).await? else { return Err(DrainError::Unknown(node.to_string())) };
+        if before.stopping && !drained {
+            return Err(DrainError::Stopping(before.name));
+        }
         let Some(channel) = store.messages() else { return Err(DrainError::Silent(before.name)) };
         let until = store.now() + ANSWER_TIMEOUT;
         let about = MessageBody::SetDrained { drained, by: by.name().map(str::to_owned), until };
@@ -139,6 +138,7 @@ impl Host {
             loop {
                 match self.announced(node).await? {
                     Some(now) if now.draining == drained => return Ok(now),
+                    Some(now) if now.stopping => return Err(DrainError::Stopping(now.name)),
                     Some(_) => tokio::time::sleep(LOOK_INTERVAL).await,
                     None => return Err(DrainError::Silent(before.name.clone())),
                 }

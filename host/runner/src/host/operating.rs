@@ -19,7 +19,7 @@ use super::Host;
 use crate::holds_view::{self, HoldError, HoldSet};
 use crate::limits_view::{self, GroupLimits, LimitError};
 use crate::notice::Notice;
-use crate::operations::{self, OperationError, OperationRequest, Preview};
+use crate::operations::{self, OperationError, OperationRequest, Preview, StartedOperation};
 
 /// Number of holds of one request that are on their way to the store at once.
 const HOLDS_AT_ONCE: usize = 100;
@@ -181,11 +181,13 @@ impl Host {
     ///
     /// Returns [`OperationError::Invalid`] if the request is not valid, [`OperationError::TooMany`] if too many operations are
     /// open, and [`OperationError::Store`] if the store failed.
-    pub async fn start_operation(&self, request: OperationRequest) -> Result<BulkOperation, OperationError> {
-        let operation = operations::start(&self.0.store, &request).await?;
-        self.notify(&Notice::OperationStarted { operation: Box::new(operation.clone()) });
-        self.0.operation_started.notify_one();
-        Ok(operation)
+    pub async fn start_operation(&self, request: OperationRequest) -> Result<StartedOperation, OperationError> {
+        let started = operations::start(&self.0.store, &request).await?;
+        if !started.is_known {
+            self.notify(&Notice::OperationStarted { operation: Box::new(started.operation.clone()) });
+            self.0.operation_started.notify_one();
+        }
+        Ok(started)
     }
 
     /// Returns a bulk operation; `None` if there is none with this ID.

@@ -252,6 +252,7 @@ mod tests {
             act: BulkAct::Retry,
             query: JobQuery::parse("state:failed", Timestamp::default()).unwrap(),
             author: Author::anyone(),
+            token: None,
             trial: None,
             spread: Duration::ZERO,
             attempts: 1,

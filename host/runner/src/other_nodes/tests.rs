@@ -43,6 +43,7 @@ fn node(id: u64, plugins: Vec<LoadedPlugin>) -> Node {
         running: 0,
         memory_budget: Some(1 << 30),
         draining: false,
+        stopping: false,
         settings: None,
         plugins,
         pending: vec![],

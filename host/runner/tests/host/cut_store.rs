@@ -358,6 +358,10 @@ impl StoreFiles for Cut {
     async fn size(&self) -> Result<StoreSize, StoreError> {
         self.store.size().await
     }
+
+    async fn seal_key(&self) -> Result<[u8; 32], StoreError> {
+        self.reached()?.seal_key().await
+    }
 }
 
 impl Store for Cut {

@@ -12,3 +12,4 @@ mod bounds;
 mod operations;
 mod full_queue;
 mod memory;
+mod turns;

@@ -24,12 +24,13 @@ async fn cancel_all(running: &Running, store: &Cut) -> BulkOperation {
         act: BulkAct::Cancel,
         query: JobQuery::parse("plugin:villain", store.now()).unwrap(),
         author: Author::anyone(),
+        token: None,
         trial: None,
         spread: Duration::ZERO,
         attempts: None,
         priority: None,
     };
-    running.host.start_operation(request).await.unwrap()
+    running.host.start_operation(request).await.unwrap().operation
 }
 
 async fn until_ended(running: &Running) -> BulkOperation {

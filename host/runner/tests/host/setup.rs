@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -175,6 +175,19 @@ impl Running {
             panic!("{id} ended and never was {state:?}");
         });
         seen.await.unwrap_or_else(|_| panic!("{id} does not come to be {state:?}"));
+    }
+
+    /// Keeps whoever has a notice waiting until what this returns is dropped.
+    pub(crate) fn hold_notices(&self) -> mpsc::Sender<()> {
+        let notices = Arc::clone(&self.notices);
+        let ((is_held, held), (release, released)) = (mpsc::channel(), mpsc::channel());
+        std::thread::spawn(move || {
+            let _notices = notices.lock().unwrap();
+            is_held.send(()).unwrap();
+            let _: Result<(), _> = released.recv();
+        });
+        held.recv().unwrap();
+        release
     }
 
     /// Waits until a notice after the first `known` ones reports that the store has recovered.

@@ -316,10 +316,9 @@ impl List {
             table.print()?;
         }
         if let Some(place) = page.next.as_deref().and_then(place_of) {
-            match page.until.filter(|_| page.jobs.len() < self.limit as usize) {
-                Some(until) => note(format_args!(
-                    "looked at {} jobs, back to {:.0}; go on with --before {place}",
-                    page.looked_at,
+            match page.looked_at.zip(page.until).filter(|_| page.jobs.len() < self.limit as usize) {
+                Some((looked_at, until)) => note(format_args!(
+                    "looked at {looked_at} jobs, back to {:.0}; go on with --before {place}",
                     until.date()
                 )),
                 None => note(format_args!("more jobs follow; list them with --before {place}")),
@@ -345,7 +344,7 @@ fn search(client: &Client, path: String, limit: u32) -> anyhow::Result<JobPage> 
         let page: JobPage = client.get(format!("/v1/jobs{next}"))?;
         whole.jobs.extend(page.jobs);
         (whole.next, whole.until) = (page.next, page.until.or(whole.until));
-        whole.looked_at += page.looked_at;
+        whole.looked_at = whole.looked_at.zip(page.looked_at).map(|(before, now)| before + now);
     }
     Ok(whole)
 }

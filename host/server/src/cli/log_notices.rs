@@ -5,6 +5,7 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 use wharf_core::attempt::{Attempt, dropped_count};
 use wharf_core::bounds;
+use wharf_core::clock_watch::ClockDoubt;
 use wharf_core::limits::Limits;
 use wharf_core::outcome::OutcomeKind;
 use wharf_core::schedule::{TickOutcome, is_told};
@@ -141,6 +142,14 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
             warn!(reclaimed, deleted, ?took, "upkeep: leases had expired; their jobs wait again");
         }
         Notice::Upkeep { reclaimed, deleted, took } => debug!(reclaimed, deleted, ?took, "upkeep"),
+        Notice::ClockDoubted { why: ClockDoubt::AllIsOld } => warn!(
+            "every job is older than what is kept: either nothing ran for long, or the clock is ahead; nothing is deleted for its age within {:?}",
+            bounds::CLOCK_DOUBTED
+        ),
+        Notice::ClockDoubted { why: ClockDoubt::WentAhead(ahead) } => warn!(
+            "the clock went ahead of the time that passed by {ahead:.0?}: nothing is deleted for its age within {:?}",
+            bounds::CLOCK_DOUBTED
+        ),
         Notice::NodeDrained { drained: true, by } => {
             info!(by = by.as_deref(), "draining: this host claims no jobs until it is resumed or starts again")
         }

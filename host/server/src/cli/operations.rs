@@ -21,6 +21,9 @@ pub(crate) struct FilterArgs {
     /// Print how many jobs meet the filter, and the first of them, and change nothing
     #[arg(long, requires = "filter")]
     preview: bool,
+    /// Idempotency token: sent again with the same token, the command shows the operation that it started first
+    #[arg(long, requires = "filter")]
+    token: Option<String>,
 }
 
 /// The numbers of a bulk operation.
@@ -84,12 +87,13 @@ pub(crate) fn start(
     pace: PaceArgs,
     json: bool,
 ) -> anyhow::Result<ExitStatus> {
-    let FilterArgs { filter, preview } = filter;
+    let FilterArgs { filter, preview, token } = filter;
     let text = filter.ok_or_else(|| CliError::usage("expected the IDs of jobs, or --where and a filter"))?;
     let PaceArgs { trial, within, spread } = pace;
     let ActNumbers { attempts, priority } = numbers;
     let typed = text.clone();
-    let request = OperationRequest { act, r#where: text, r#try: trial, within, spread, attempts, priority, preview };
+    let request =
+        OperationRequest { act, r#where: text, token, r#try: trial, within, spread, attempts, priority, preview };
     let body = serde_json::to_vec(&request)?;
     let body = Some(("application/json", body.as_slice()));
     let request = ApiRequest { method: "POST", path: "/v1/operations".to_owned(), body, ..ApiRequest::default() };
@@ -126,6 +130,14 @@ pub(crate) fn start(
         print_json(&raw)?;
     } else {
         print_line(&operation.id)?;
+        if operation.duplicate {
+            note(format_args!(
+                "an operation with this token began at {:.0}: {} where {}",
+                operation.created_at.date(),
+                act_text(&operation),
+                crate::output::escape_line(&operation.filter)
+            ));
+        }
         note(format_args!("see how far it is with `wharf operation show {}`", operation.id));
     }
     Ok(ExitStatus::Done)
@@ -178,6 +190,7 @@ fn one(client: &Client, method: &'static str, id: &str, json: bool) -> anyhow::R
     ];
     lines.extend(operation.ended_at.map(|at| ("ended", format!("{:.3}", at.date()))));
     lines.extend(operation.author.clone().map(|author| ("by", author)));
+    lines.extend(operation.token.clone().map(|token| ("token", token)));
     lines.extend((!operation.tried.is_empty()).then(|| ("tried", operation.tried.join(" "))));
     lines.extend(operation.reason.clone().map(|reason| ("reason", reason)));
     for (name, value) in lines {

@@ -23,6 +23,7 @@ use crate::access::{TokenChanges, TokenTable, Tokens};
 use crate::config::{Environment, Flags, RawSettings, Settings, shown};
 use crate::http::HeldConfig;
 use crate::metrics::Metrics;
+use crate::service_manager::ServiceManager;
 
 /// The interval at which the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -39,6 +40,7 @@ pub(crate) struct Targets {
     pub(crate) metrics: Arc<Metrics>,
     /// The host, once it has started.
     pub(crate) host: watch::Receiver<Option<Host>>,
+    pub(crate) service: ServiceManager,
 }
 
 /// Settings that were read, and have no mistake but what plugins find.
@@ -131,7 +133,10 @@ impl Reload {
     pub(crate) async fn run(mut self, asked: Arc<Notify>, mut targets: Targets) {
         loop {
             tokio::select! {
-                () = asked.notified() => self.is_asked = true,
+                () = asked.notified() => {
+                    self.is_asked = true;
+                    targets.service.reloading();
+                }
                 () = tokio::time::sleep(self.next_look) => {}
                 Ok(()) = targets.host.changed() => {
                     self.host_started(&targets).await;
@@ -152,6 +157,7 @@ impl Reload {
                     found
                 }
                 Err(error) => {
+                    targets.service.reloaded();
                     if error.is_panic() {
                         error!(
                             "a bug in Wharf ended the reading of changed settings; what holds stays, and nothing is read again: start the \
@@ -163,10 +169,12 @@ impl Reload {
             };
             let Some(result) = found else { continue };
             let is_asked = mem::take(&mut self.is_asked);
+            targets.service.reloading();
             match result {
                 Err(why) => self.refuse(why, None, &targets),
                 Ok(checked) => self.apply(checked, host, is_asked, &targets).await,
             }
+            targets.service.reloaded();
         }
     }
 

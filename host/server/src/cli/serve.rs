@@ -28,6 +28,7 @@ use crate::http::{AppState, ConnectionBounds, Guard, HeldConfig, connections, ro
 use crate::in_process_engine::{compile_in_child, engine, runtime};
 use crate::metrics::Metrics;
 use crate::open_store::open_store_when_available;
+use crate::service_manager::ServiceManager;
 use crate::signals::{End, Signals};
 
 /// Connections that are still open when everything else has stopped are closed after this time.
@@ -70,6 +71,7 @@ async fn run(
 ) -> anyhow::Result<ExitStatus> {
     let mut signals = Signals::new().context("could not listen for signals")?;
     let listener = listen(settings.listen).await?;
+    let service = ServiceManager::of_environment();
     // From here on: the start may wait long for a database, and answers to tokens meanwhile.
     let (to_reload, started) = watch::channel(None);
     let targets = Targets {
@@ -78,11 +80,13 @@ async fn run(
         config: config.clone(),
         metrics: Arc::clone(&metrics),
         host: started,
+        service: service.clone(),
     };
     let _reloading = AbortOnDropHandle::new(tokio::spawn(reload.run(signals.reload(), targets)));
     let host = tokio::select! {
         host = start(settings, live, &tokens, &listener, Arc::clone(&metrics), log) => host?,
         _ = signals.end() => {
+            service.stopping();
             info!("stopped before the start was complete");
             return Ok(ExitStatus::Done);
         }
@@ -109,12 +113,14 @@ async fn run(
     let unknown_page = |request| async move { dashboard::unknown_page(&pages, request).await };
     let routes = routes(state, guard, page_routes, unknown_page);
     let serving = tokio::spawn(connections::serve(listener, routes, bounds, stopping.clone()));
+    let _watching = AbortOnDropHandle::new(tokio::spawn(service.clone().watch(host.clone())));
 
     let (died, end) = tokio::select! {
         end = signals.end() => (false, end),
         // Nothing is left that could record how the running attempts end.
         () = death(&host) => (true, End::AtOnce),
     };
+    service.stopping();
     let drained = end == End::AfterDraining
         && tokio::select! {
             () = host.drain(settings.drain_timeout) => true,

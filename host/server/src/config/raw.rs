@@ -284,6 +284,11 @@ fn read_environment(
     (found, config)
 }
 
+/// Returns true if the process that started this one wants to be told how far it is, as systemd does: `NOTIFY_SOCKET` names its socket.
+pub(crate) fn has_service_manager() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
+}
+
 /// The environment variable that controls whether error values, as opposed to panics, capture a backtrace.
 pub(crate) const LIBRARY_BACKTRACES: &str = "RUST_LIB_BACKTRACE";
 

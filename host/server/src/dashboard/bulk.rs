@@ -6,6 +6,7 @@ use maud::{Markup, html};
 use wharf_core::bounds;
 use wharf_core::bulk::{BulkAct, Trial};
 use wharf_core::find::JobQuery;
+use wharf_core::job::Token;
 use wharf_runner::{Host, OperationRequest, Preview};
 
 use crate::http::api::{Job, Moment};
@@ -53,7 +54,8 @@ fn request(
     trial: Option<Trial>,
     spread: std::time::Duration,
 ) -> OperationRequest {
-    OperationRequest { act, query, author: visitor.author.clone(), trial, spread, attempts: None, priority: None }
+    let author = visitor.author.clone();
+    OperationRequest { act, query, author, token: None, trial, spread, attempts: None, priority: None }
 }
 
 /// The acts that the page offers: a priority needs a number, which `wharf job set-priority` takes.
@@ -117,6 +119,8 @@ fn content(visitor: &Visitor, act: BulkAct, text: &str, found: &Preview) -> Mark
                     input type="hidden" name="act" value=(act.as_str());
                     // The filter that was counted, with its moments as they were then.
                     input type="hidden" name="where" value=(found.filter);
+                    // A form that is sent twice starts one operation; the next look at the page is another form.
+                    input type="hidden" name="once" value=(format!("form-{:032x}", fastrand::u128(..)));
                     @if act == BulkAct::Retry {
                         div class="row" {
                             label class="field" {
@@ -161,9 +165,10 @@ pub(super) async fn start(State(host): State<Host>, visitor: Visitor, form: Form
     let jobs = form.number::<u32>("try")?.filter(|jobs| *jobs > 0);
     let trial = jobs.map(|jobs| Trial { jobs, within: bounds::TRIAL_WITHIN });
     let spread = form.get("spread").map(|text| length::duration("spread", text)).transpose()?.unwrap_or_default();
-    let started = host.start_operation(request(act, query, &visitor, trial, spread)).await;
-    let started = started.map_err(operations::refused)?;
-    Ok(lead_to(&visitor, &format!("operations/{}", started.id)))
+    let token: Option<Token> = form.optional("once")?;
+    let request = OperationRequest { token, ..request(act, query, &visitor, trial, spread) };
+    let started = host.start_operation(request).await.map_err(operations::refused)?;
+    Ok(lead_to(&visitor, &format!("operations/{}", started.operation.id)))
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ fn live_address(visitor: &Visitor, parameters: &ListQuery, exact: &str, found: &
 
 fn content(visitor: &Visitor, parameters: &ListQuery, filter: &Filter, found: &JobPage) -> Markup {
     let may_act = visitor.may_operate();
-    let looked = counted(found.looked_at, "job", "jobs");
+    let looked = found.looked_at.map(|looked_at| counted(looked_at, "job", "jobs"));
     html! {
         div class="head" {
             h1 { "Jobs" }
@@ -106,9 +106,10 @@ fn content(visitor: &Visitor, parameters: &ListQuery, filter: &Filter, found: &J
         @if found.jobs.is_empty() {
             p class="empty" {
                 @if found.next.is_some() {
-                    "No job matches among the "
-                    (looked)
-                    " that were looked at; older ones may."
+                    @match &looked {
+                        Some(looked) => { "No job matches among the " (looked) " that were looked at; older ones may." }
+                        None => { "No job matches so far; older ones may." }
+                    }
                 }
                 @else if filter.exact.is_empty() { "No jobs yet." }
                 @else { "No job matches " code { (line(&filter.text)) } "." }
@@ -117,7 +118,9 @@ fn content(visitor: &Visitor, parameters: &ListQuery, filter: &Filter, found: &J
         nav class="pager" aria-label="Pages of the list" {
             @if parameters.before.is_some() { a class="btn" href=(first_page(visitor, parameters)) { "Newest" } }
             @if let Some(next) = &found.next { a class="btn" href=(next) rel="next" { "Older" } }
-            span { (looked) " looked at" @if let Some(until) = found.until { ", back to " (ago(until, visitor.now)) } }
+            @if let Some(looked) = &looked {
+                span { (looked) " looked at" @if let Some(until) = found.until { ", back to " (ago(until, visitor.now)) } }
+            }
             span class="gap" {}
             @if parameters.order.is_some() {
                 a href=(visitor.link(&format!("jobs?where={}", encode(&filter.text)))) { "by enqueue" }

@@ -319,3 +319,16 @@ fn from_document(document: JobRequest) -> Result<runner::Request, String> {
         only_key: None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_site_for_nginx_lets_every_body_pass_that_a_host_takes() {
+        let site = include_str!("../../../docs/deploy/nginx.conf");
+        let max = site.lines().find_map(|line| line.trim().strip_prefix("client_max_body_size ")?.strip_suffix("m;"));
+        let max: u64 = max.and_then(|max| max.parse().ok()).unwrap();
+        assert!(max * bounds::MIB >= JSON_BYTES_MAX, "{max} MiB, and a host takes {JSON_BYTES_MAX} bytes");
+    }
+}

@@ -20,6 +20,7 @@ use super::enqueue::{finished, queue_full};
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::query::{encode, page_size, query};
+use super::sealed_place::{SealKey, open, seal};
 use super::shared_bytes::{SharedBytes, SharedName};
 use super::{filter, job_lookup, links, memory};
 use crate::access::Access;
@@ -106,8 +107,10 @@ pub(crate) async fn page(host: &Host, access: &Access, uri: &Uri) -> Result<JobP
         ListOrder::Newest => JobOrder::Newest,
         ListOrder::Finished => JobOrder::Finished,
     };
-    let after = place(&parameters, order)?;
-    let none = JobPage { jobs: Vec::new(), next: None, looked_at: 0, until: None };
+    // A client that is bound to a key goes on from a place that it cannot read.
+    let seal_key = if access.key().is_some() { Some(host.seal_key().await?) } else { None };
+    let after = place(&parameters, order, seal_key.as_ref())?;
+    let none = JobPage { jobs: Vec::new(), next: None, looked_at: seal_key.is_none().then_some(0), until: None };
     let Some(wanted) = filter::seen_by(access, filter::of_parameters(&parameters, host.now())?) else {
         return Ok(none);
     };
@@ -115,21 +118,24 @@ pub(crate) async fn page(host: &Host, access: &Access, uri: &Uri) -> Result<JobP
     let listed = |job| {
         let listed = Job::in_list(job);
         // It may be a job of another key.
-        if access.key().is_some() { Job { parent: None, ..listed } } else { listed }
+        if seal_key.is_some() { Job { parent: None, ..listed } } else { listed }
     };
+    let place_text = |next: JobCursor| seal_key.as_ref().map_or_else(|| next.to_string(), |key| seal(key, &next));
     Ok(JobPage {
         jobs: page.jobs.iter().map(listed).collect(),
-        next: page.next.map(|next| next_page(&parameters, next)),
-        looked_at: page.looked_at,
-        until: page.until.map(Moment),
+        next: page.next.map(|next| next_page(&parameters, &place_text(next))),
+        looked_at: seal_key.is_none().then_some(page.looked_at),
+        until: page.until.filter(|_| seal_key.is_none()).map(Moment),
     })
 }
 
-/// Reads the place from which a list goes on.
-fn place(parameters: &ListQuery, order: JobOrder) -> Result<Option<JobCursor>, Problem> {
+/// Reads the place from which a list goes on. It may be sealed if the list is of a client that is bound to a key.
+fn place(parameters: &ListQuery, order: JobOrder, seal_key: Option<&SealKey>) -> Result<Option<JobCursor>, Problem> {
     let Some(before) = parameters.before.as_deref() else { return Ok(None) };
-    let place: JobCursor =
-        before.parse().map_err(|error: ParseIdError| Problem::bad_request(format!("`before`: {error}")))?;
+    let place = match seal_key.and_then(|key| open(key, before)) {
+        Some(place) => place,
+        None => before.parse().map_err(|error: ParseIdError| Problem::bad_request(format!("`before`: {error}")))?,
+    };
     if place.order() != order {
         let detail = "`before`: it is a place in a list of another order; take it from `next` of a list of this order";
         return Err(Problem::bad_request(detail));
@@ -138,14 +144,13 @@ fn place(parameters: &ListQuery, order: JobOrder) -> Result<Option<JobCursor>, P
 }
 
 /// Returns the reference to the page that begins at a place, with the same parameters.
-fn next_page(parameters: &ListQuery, next: JobCursor) -> String {
+fn next_page(parameters: &ListQuery, before: &str) -> String {
     let limit = parameters.limit.map(|limit| limit.to_string());
     let order = parameters.order.map(|order| match order {
         ListOrder::Newest => "newest",
         ListOrder::Finished => "finished",
     });
-    let before = next.to_string();
-    let others = [("order", order), ("limit", limit.as_deref()), ("before", Some(&*before))];
+    let others = [("order", order), ("limit", limit.as_deref()), ("before", Some(before))];
     let pairs = filter::pairs(parameters).into_iter().chain(others);
     let encoded = pairs.filter_map(|(name, value)| Some(format!("{name}={}", encode(value?))));
     links::page_from_page(&encoded.collect::<Vec<_>>().join("&"))

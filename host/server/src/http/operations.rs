@@ -8,7 +8,7 @@ use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::bulk::{self, Trial};
 use wharf_core::ids::{JobId, ParseIdError};
-use wharf_runner::{Host, OperationError};
+use wharf_runner::{Host, OperationError, StartedOperation};
 use wharf_store::StoreError;
 
 use super::api::Moment;
@@ -35,18 +35,22 @@ pub(crate) async fn start(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
+    body::no_idempotency_key(&head.headers, "give the operation a `token`: with one token it is started only once")?;
     let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
     still_valid(&access)?;
-    let OperationRequest { act, r#where, r#try, within, spread, attempts, priority, preview } = query::json(&body)?;
+    let OperationRequest { act, r#where, token, r#try, within, spread, attempts, priority, preview } =
+        query::json(&body)?;
     let optional = |name: &str, text: Option<String>| text.map(|text| length::duration(name, &text)).transpose();
     let within = optional("within", within)?;
     if within.is_some() && r#try.is_none() {
         return Err(Problem::bad_request("`within`: it is the time of the jobs that `try` tries first; add `try`"));
     }
+    let bad_token = |error: ParseIdError| Problem::bad_request(format!("`token`: {error}"));
     let request = wharf_runner::OperationRequest {
         act: act.into(),
         query: filter::parse("where", &r#where, host.now())?,
         author,
+        token: token.map(|token| token.parse()).transpose().map_err(bad_token)?,
         trial: r#try.map(|jobs| Trial { jobs, within: within.unwrap_or(bounds::TRIAL_WITHIN) }),
         spread: optional("spread", spread)?.unwrap_or_default(),
         attempts,
@@ -59,8 +63,8 @@ pub(crate) async fn start(
         let preview = OperationPreview { filter, count, more, looked_at, until: until.map(Moment), jobs };
         return Ok(Json(preview).into_response());
     }
-    let operation = host.start_operation(request).await.map_err(refused)?;
-    Ok(Json(BulkOperation::from(&operation)).into_response())
+    let StartedOperation { operation, is_known } = host.start_operation(request).await.map_err(refused)?;
+    Ok(Json(BulkOperation { duplicate: is_known, ..BulkOperation::from(&operation) }).into_response())
 }
 
 /// Lists operations, newest first.

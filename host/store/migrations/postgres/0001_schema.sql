@@ -295,9 +295,11 @@ CREATE TABLE $schema.operations (
     priority integer NOT NULL,           -- the one that jobs get
     changed bigint NOT NULL,
     skipped bigint NOT NULL,
-    reason text
+    reason text,
+    token bytea                         -- of the request; a text as bytes
 );
 CREATE INDEX operations_open ON $schema.operations (id) WHERE ended_at IS NULL;
+CREATE INDEX operations_token ON $schema.operations (token) WHERE token IS NOT NULL;
 
 -- The hosts that share this database, each as it registered itself.
 CREATE TABLE $schema.nodes (
@@ -309,6 +311,7 @@ CREATE TABLE $schema.nodes (
     capacity bigint NOT NULL,
     running bigint NOT NULL,
     draining boolean NOT NULL,
+    stopping boolean NOT NULL,
     plugins text[] NOT NULL,            -- this and the next four columns have one element for each loaded plugin
     plugin_versions text[] NOT NULL,
     digests text[] NOT NULL,
@@ -412,6 +415,13 @@ CREATE TABLE $schema.last_deleted (
     one integer PRIMARY KEY CHECK (one = 1),
     id bigint NOT NULL
 );
+
+-- Random bytes of this store, with which hosts seal what they give to clients and read again.
+CREATE TABLE $schema.seal_key (
+    one integer PRIMARY KEY CHECK (one = 1),
+    bytes bytea NOT NULL
+);
+INSERT INTO $schema.seal_key VALUES (1, sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')));
 
 -- The values that plugins keep from one attempt to the next. Keys are texts as bytes: sorted by bytes, and with any character.
 CREATE TABLE $schema.kv (

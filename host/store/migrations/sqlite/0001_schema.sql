@@ -239,9 +239,11 @@ CREATE TABLE operations (
     priority INTEGER NOT NULL,           -- the one that jobs get
     changed INTEGER NOT NULL,
     skipped INTEGER NOT NULL,
-    reason TEXT
+    reason TEXT,
+    token BLOB                         -- of the request; a text as bytes
 );
 CREATE INDEX operations_open ON operations (id) WHERE ended_at IS NULL;
+CREATE INDEX operations_token ON operations (token) WHERE token IS NOT NULL;
 
 -- How many jobs of each durable broadcast were deleted, as long as others of the broadcast remain.
 CREATE TABLE deleted_of_batch (
@@ -300,6 +302,13 @@ CREATE TABLE last_deleted (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     id INTEGER NOT NULL
 );
+
+-- Random bytes of this store, with which hosts seal what they give to clients and read again.
+CREATE TABLE seal_key (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    bytes BLOB NOT NULL
+);
+INSERT INTO seal_key VALUES (1, randomblob(32));
 
 -- The values that plugins keep from one attempt to the next. Keys are ordered by their bytes.
 CREATE TABLE kv (

@@ -13,10 +13,10 @@ use crate::store::StepTaken;
 
 impl MemoryQueue {
     pub(super) fn start_operation(&mut self, new: &NewOperation, now: Timestamp) -> Option<BulkOperation> {
-        let (open, operation) = (self.open_operations(), new.started_at(now));
-        if let Some(same) = open.iter().find(|one| one.is_one_with(&operation)) {
-            return Some(same.clone());
+        if let Some(known) = self.operations.values().find(|known| new.has_become(known)) {
+            return Some(known.clone());
         }
+        let (open, operation) = (self.open_operations(), new.started_at(now));
         if open.len() >= bounds::OPERATIONS_OPEN_MAX as usize {
             return None;
         }

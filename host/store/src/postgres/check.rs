@@ -1,9 +1,7 @@
 //! Checks the tables of a schema: the rules that hold between the rows of a store, at one moment.
 
-use tokio_postgres::types::Type;
-
 use super::address::Address;
-use super::schema::open_error;
+use super::schema::{self, open_error};
 use super::session::{Session, SessionError, Sessions, computed};
 use crate::columns::job_id;
 use crate::store::{CheckReport, OpenError};
@@ -24,7 +22,7 @@ const CONTENTS: [(&str, &str); 11] = [
 ];
 
 /// Rules between rows, each with the query for the jobs that break it.
-const RULES_OF_JOBS: [(&str, &str); 7] = [
+const RULES_OF_JOBS: [(&str, &str); 8] = [
     (
         "each job that is listed as ready is ready, and each ready job is listed once",
         "SELECT coalesce(listed.id, jobs.id) FROM (SELECT id FROM $schema.jobs WHERE state = 1) AS jobs
@@ -48,7 +46,7 @@ const RULES_OF_JOBS: [(&str, &str); 7] = [
          ON listed.id = jobs.id AND listed.finished_at = jobs.finished_at WHERE state >= 3 AND listed.id IS NULL",
     ),
     (
-        "the parent of each job is there, or was deleted",
+        "the parent of each job is there, or is no newer than a job that was deleted",
         "SELECT child.id FROM $schema.jobs AS child LEFT JOIN $schema.jobs AS parent ON parent.id = child.parent
          WHERE child.parent IS NOT NULL AND parent.id IS NULL
          AND child.parent > coalesce((SELECT id FROM $schema.last_deleted), -1)",
@@ -63,6 +61,11 @@ const RULES_OF_JOBS: [(&str, &str); 7] = [
         "each ready job is of a line of its lane and its task",
         "SELECT first_id FROM $schema.ready LEFT JOIN $schema.lines ON lines.id = ready.line AND lines.task = ready.task
          WHERE lines.id IS NULL",
+    ),
+    (
+        "each task and limit group of a job has a name",
+        "SELECT jobs.id FROM $schema.jobs LEFT JOIN $schema.names AS t ON t.id = jobs.task
+         LEFT JOIN $schema.names AS g ON g.id = jobs.limit_group WHERE t.id IS NULL OR g.id IS NULL",
     ),
 ];
 
@@ -103,9 +106,7 @@ pub(crate) async fn check(address: &str) -> Result<CheckReport, OpenError> {
     let failed = |error: SessionError| open_error(&error, &address);
     let sessions = Sessions::new(&address, 1)?;
     let session = sessions.session().await.map_err(failed)?;
-    let has_store = "SELECT count(*) FROM pg_tables WHERE schemaname = $1 AND tablename = 'jobs'";
-    let found = session.query_one(has_store, &[(&address.schema, Type::TEXT)]).await.map_err(failed)?;
-    if computed::<i64>(&found, 0).map_err(failed)? == 0 {
+    if !schema::has_tables(&session, &address).await? {
         let reason = format!("no host has made tables in its schema `{}`; name another one", address.schema);
         return Err(OpenError::MendDatabase { address: address.redacted.clone(), reason });
     }

@@ -30,10 +30,10 @@ pub(super) async fn register(
         "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now),
               gone AS (DELETE FROM $schema.nodes USING moment WHERE (seen_at < now - $2 OR seen_at > now + $2) AND id <> $3)
          INSERT INTO $schema.nodes (seen_at, id, name, version, started_at, capacity, running, draining, plugins,
-             plugin_versions, digests, topics, tasks, loading, memory_budget, settings)
-         SELECT now, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17 FROM moment
+             plugin_versions, digests, topics, tasks, loading, memory_budget, settings, stopping)
+         SELECT now, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18 FROM moment
          ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, capacity = excluded.capacity, running = excluded.running,
-             draining = excluded.draining, plugins = excluded.plugins, plugin_versions = excluded.plugin_versions,
+             draining = excluded.draining, stopping = excluded.stopping, plugins = excluded.plugins, plugin_versions = excluded.plugin_versions,
              digests = excluded.digests, topics = excluded.topics, loading = excluded.loading,
              memory_budget = excluded.memory_budget, settings = excluded.settings,
              tasks = CASE WHEN nodes.tasks = excluded.tasks THEN nodes.tasks ELSE excluded.tasks END"
@@ -69,6 +69,7 @@ pub(super) async fn register(
         (&loading as _, Type::TEXT_ARRAY),
         (&memory_budget as _, Type::INT8),
         (&node.settings as _, Type::TEXT),
+        (&node.stopping as _, Type::BOOL),
     ];
     session.query(&text, &args).await.map(drop)
 }
@@ -131,6 +132,7 @@ fn node(row: &Row) -> Result<Node, SessionError> {
         running: count("running")?,
         memory_budget: value::<Option<i64>>(row, "nodes", "memory_budget")?.map(i64::cast_unsigned),
         draining: value(row, "nodes", "draining")?,
+        stopping: value(row, "nodes", "stopping")?,
         settings: value(row, "nodes", "settings")?,
         plugins: plugins.map(loaded).collect::<Result<_, SessionError>>()?,
         pending: texts("loading")?.iter().filter_map(|text| task_announcements::read_loading(text)).collect(),

@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
 use wharf_core::bounds;
-use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
+use wharf_core::bulk::{BulkAct, BulkOperation, NewOperation, OperationStep};
 use wharf_core::ids::JobId;
 use wharf_core::time::Timestamp;
 
@@ -79,6 +79,7 @@ fn read(row: &Row) -> Result<BulkOperation, SessionError> {
         changed: value(row, TABLE, 16)?,
         skipped: value(row, TABLE, 17)?,
         reason: value(row, TABLE, 18)?,
+        token: value(row, TABLE, 19)?,
     };
     Ok(columns.operation()?)
 }
@@ -112,6 +113,21 @@ pub(super) async fn open(session: &Session) -> Result<Vec<BulkOperation>, Sessio
     session.query(&text, &[]).await?.iter().map(read).collect()
 }
 
+/// Returns the operation that came of a request with the same token, if there is one.
+async fn with_token(session: &Session, new: &NewOperation) -> Result<Option<BulkOperation>, SessionError> {
+    let Some(token) = &new.token else { return Ok(None) };
+    let text = format!(
+        "SELECT {OPERATION_COLUMNS} FROM $schema.operations WHERE token IS NOT NULL AND token = $1 ORDER BY id"
+    );
+    for row in &session.query(&text, &[(&token.as_str().as_bytes(), Type::BYTEA)]).await? {
+        let found = read(row)?;
+        if new.has_become(&found) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
 /// Deletes at most `max` operations that ended before `before`.
 pub(super) async fn delete_ended(session: &Session, before: Timestamp, max: u32) -> Result<u32, SessionError> {
     let text = "WITH old AS (SELECT id FROM $schema.operations WHERE ended_at < $1 ORDER BY id LIMIT $2),
@@ -127,7 +143,7 @@ impl PostgresLedger<'_> {
         let columns = OperationColumns::from(operation);
         let text = format!(
             "INSERT INTO $schema.operations ({OPERATION_COLUMNS})
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
              ON CONFLICT (id) DO UPDATE SET ended_at = excluded.ended_at, state = excluded.state, last_job = excluded.last_job,
                  step = excluded.step, tried = excluded.tried, tried_at = excluded.tried_at, changed = excluded.changed,
                  skipped = excluded.skipped, reason = excluded.reason"
@@ -152,6 +168,7 @@ impl PostgresLedger<'_> {
             (&columns.changed as _, Type::INT8),
             (&columns.skipped as _, Type::INT8),
             (&columns.reason as _, Type::TEXT),
+            (&columns.token as _, Type::BYTEA),
         ];
         self.session.query(&text, &args).await.map(drop)
     }
@@ -159,10 +176,10 @@ impl PostgresLedger<'_> {
     /// Begins an operation, unless too many have not ended.
     pub(super) async fn start_operation(&self, new: &NewOperation) -> Result<Option<BulkOperation>, SessionError> {
         self.session.query(LOCK_START, &[]).await?;
-        let (open, operation) = (open(self.session).await?, new.started_at(self.now));
-        if let Some(same) = open.iter().find(|one| one.is_one_with(&operation)) {
-            return Ok(Some(same.clone()));
+        if let Some(known) = with_token(self.session, new).await? {
+            return Ok(Some(known));
         }
+        let (open, operation) = (open(self.session).await?, new.started_at(self.now));
         if open.len() >= bounds::OPERATIONS_OPEN_MAX as usize {
             return Ok(None);
         }
@@ -263,7 +280,11 @@ impl OperationStore for PostgresStore {
 
     async fn take_operation_step(&self, step: OperationStep) -> Result<Option<StepTaken>, StoreError> {
         match self.write(WriteRequest::OperationStep(step)).await? {
-            WriteResult::StepTaken(taken) => Ok(taken.map(|taken| *taken)),
+            WriteResult::StepTaken(taken) => {
+                let deletes = |taken: &&Box<StepTaken>| taken.operation.act == BulkAct::Delete;
+                self.vacuum.deleted(taken.iter().filter(deletes).map(|taken| taken.changed.len() as u64).sum());
+                Ok(taken.map(|taken| *taken))
+            }
             other => Err(unexpected_reply(&other)),
         }
     }

@@ -217,6 +217,14 @@ pub(super) async fn table_bytes(session: &Session) -> Result<u64, SessionError> 
     Ok(computed::<i64>(&session.query_one(text, &[]).await?, 0)? as u64)
 }
 
+/// Returns the store's random bytes.
+pub(super) async fn seal_key(session: &Session) -> Result<[u8; 32], SessionError> {
+    let row = session.query_one("SELECT bytes FROM $schema.seal_key", &[]).await?;
+    let bytes: &[u8] = value(&row, "seal_key", 0)?;
+    let damaged = |_| SessionError::Damaged(format!("the database has a key of {} bytes and not of 32", bytes.len()));
+    bytes.try_into().map_err(damaged)
+}
+
 /// Counts waiting and running jobs, each from its own index; finished jobs cost nothing.
 pub(super) async fn stats(session: &Session) -> Result<QueueStats, SessionError> {
     let by_task = "SELECT text, sum(waiting)::bigint, sum(running)::bigint FROM (

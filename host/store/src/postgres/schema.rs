@@ -36,12 +36,10 @@ const SERVER_VERSION_MIN: i32 = 130_000;
 pub(super) async fn prepare(sessions: &Sessions, address: &Address) -> Result<(), OpenError> {
     let failed = |error: SessionError| open_error(&error, address);
     let session = sessions.session().await.map_err(failed)?;
-    let newer =
-        |found| OpenError::TakeNewerHost { file: address.redacted.clone(), found, known: MIGRATIONS.len() as i64 };
     match migrate(&session, &address.schema, MIGRATIONS).await {
         Ok((found, oldest)) if !may_use(oldest) => {
             session.roll_back().await;
-            Err(newer(found))
+            Err(newer(address, found))
         }
         Ok(_) => Ok(()),
         Err(error) => {
@@ -50,6 +48,30 @@ pub(super) async fn prepare(sessions: &Sessions, address: &Address) -> Result<()
             Err(error)
         }
     }
+}
+
+/// Returns true if the address's schema has tables of this version; false if it is empty. Nothing is made or migrated.
+///
+/// # Errors
+/// If another version of Wharf made the tables, or the schema holds something else.
+pub(super) async fn has_tables(session: &Session, address: &Address) -> Result<bool, OpenError> {
+    let known = MIGRATIONS.len() as i64;
+    match version(session, &address.schema).await.map_err(|error| open_error(&error, address))? {
+        None => Ok(false),
+        Some((found, oldest)) if !may_use(oldest) => Err(newer(address, found)),
+        Some((found, _)) if found < known => {
+            let reason = format!(
+                "its tables have version {found} and this Wharf reads version {known}; restore all of the backup, or start a host, which migrates \
+                 them"
+            );
+            Err(OpenError::MendDatabase { address: address.redacted.clone(), reason })
+        }
+        Some(_) => Ok(true),
+    }
+}
+
+fn newer(address: &Address, found: i64) -> OpenError {
+    OpenError::TakeNewerHost { file: address.redacted.clone(), found, known: MIGRATIONS.len() as i64 }
 }
 
 /// Runs the migrations that the schema lacks. Returns the version that it had, and that of the oldest host that may use it.

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::session::Sessions;
 
@@ -26,22 +26,34 @@ pub(super) struct Vacuum {
 
 impl Vacuum {
     /// Notes that jobs were deleted.
-    pub(super) fn deleted(&self, jobs: u32) {
-        let before = self.deleted.fetch_add(jobs.into(), Ordering::Relaxed);
-        if before + u64::from(jobs) >= DELETED_EACH {
+    pub(super) fn deleted(&self, jobs: u64) {
+        let before = self.deleted.fetch_add(jobs, Ordering::Relaxed);
+        if before + jobs >= DELETED_EACH {
             self.deleted.store(0, Ordering::Relaxed);
             self.is_due.notify_one();
         }
     }
 
-    /// Cleans the tables each time that many jobs were deleted, for as long as the store is open.
+    /// Cleans the tables each time that many jobs were deleted, for as long as the store is open. `sessions` are its own: reads and writes must
+    /// not wait for a connection while large tables are cleaned.
     pub(super) async fn run(&self, sessions: &Sessions) {
+        let mut is_told = false;
         loop {
             self.is_due.notified().await;
-            let cleaned = async { sessions.session().await?.execute(VACUUM).await };
-            if let Err(error) = cleaned.await {
-                // The server does it later.
-                debug!("could not clean the tables of jobs: {error:?}");
+            let cleaned = async {
+                let session = sessions.session().await?;
+                let cleaned = session.execute(VACUUM).await;
+                // Seldom needed: others can have the connection meanwhile.
+                session.discard();
+                cleaned
+            };
+            match cleaned.await {
+                Ok(()) => is_told = false,
+                Err(error) if is_told => debug!("could not clean the tables of jobs: {error:?}"),
+                Err(error) => {
+                    is_told = true;
+                    warn!("could not clean the tables of jobs, so they may grow until the server does: {error:?}");
+                }
             }
         }
     }

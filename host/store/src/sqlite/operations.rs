@@ -36,6 +36,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<BulkOperation> {
         changed: row.get(16)?,
         skipped: row.get(17)?,
         reason: row.get(18)?,
+        token: row.get(19)?,
     };
     Ok(columns.operation()?)
 }
@@ -63,6 +64,21 @@ pub(super) fn open(conn: &Connection) -> rusqlite::Result<Vec<BulkOperation>> {
     find.query_map([], read)?.collect()
 }
 
+/// Returns the operation that came of a request with the same token, if there is one.
+fn with_token(conn: &Connection, new: &NewOperation) -> rusqlite::Result<Option<BulkOperation>> {
+    let Some(token) = &new.token else { return Ok(None) };
+    let mut find = conn.prepare_cached(&format!(
+        "SELECT {OPERATION_COLUMNS} FROM operations INDEXED BY operations_token WHERE token IS NOT NULL AND token = ?1"
+    ))?;
+    for found in find.query_map([token.as_str().as_bytes()], read)? {
+        let found = found?;
+        if new.has_become(&found) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
 /// Returns how many jobs of a durable broadcast were deleted; zero if no job of it remains.
 pub(super) fn deleted_of_batch(conn: &Connection, batch: JobId) -> rusqlite::Result<u64> {
     let mut find = conn.prepare_cached("SELECT jobs FROM deleted_of_batch WHERE batch = ?1")?;
@@ -75,7 +91,7 @@ impl SqliteLedger<'_> {
         let mut write = self.conn.prepare_cached(&format!(
             "INSERT OR REPLACE INTO operations ({OPERATION_COLUMNS})
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
-                     ?19)"
+                     ?19, ?20)"
         ))?;
         write.execute(params![
             columns.id,
@@ -96,17 +112,18 @@ impl SqliteLedger<'_> {
             columns.priority,
             columns.changed,
             columns.skipped,
-            columns.reason
+            columns.reason,
+            columns.token
         ])?;
         Ok(())
     }
 
     /// Begins an operation, unless too many have not ended.
     pub(super) fn start_operation(&self, new: &NewOperation) -> rusqlite::Result<Option<BulkOperation>> {
-        let (open, operation) = (open(self.conn)?, new.started_at(self.now()));
-        if let Some(same) = open.iter().find(|one| one.is_one_with(&operation)) {
-            return Ok(Some(same.clone()));
+        if let Some(known) = with_token(self.conn, new)? {
+            return Ok(Some(known));
         }
+        let (open, operation) = (open(self.conn)?, new.started_at(self.now()));
         if open.len() >= bounds::OPERATIONS_OPEN_MAX as usize {
             return Ok(None);
         }

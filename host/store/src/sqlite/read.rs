@@ -248,6 +248,11 @@ pub(super) fn entries(conn: &Connection, id: JobId, after: u64, max: u32) -> rus
     log_page(found)
 }
 
+/// Returns the store's random bytes.
+pub(super) fn seal_key(conn: &Connection) -> rusqlite::Result<[u8; 32]> {
+    conn.query_row("SELECT bytes FROM seal_key", [], |row| row.get(0))
+}
+
 /// Returns all overrides, by group and key.
 pub(super) fn overrides(conn: &Connection) -> rusqlite::Result<Vec<Override>> {
     let mut find =

@@ -11,8 +11,9 @@ use super::error::StoreError;
 /// The bulk operations of a store. An operation changes nothing by itself: hosts find its jobs and take its steps.
 #[async_trait]
 pub trait OperationStore: Send + Sync {
-    /// Begins an operation, and adds the act to the audit log. An open operation that does nothing else is returned in its place
-    /// (see `BulkOperation::is_one_with`), so that a request which is sent twice begins one operation. Returns `None`, and changes nothing, if `bounds::OPERATIONS_OPEN_MAX` have not ended.
+    /// Begins an operation, and adds the act to the audit log. An operation that came of a request with the same token is returned in its
+    /// place, with its own ID (see `NewOperation::has_become`). Returns `None`, and changes nothing, if `bounds::OPERATIONS_OPEN_MAX` have
+    /// not ended.
     async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError>;
 
     /// Returns an operation.

@@ -18,4 +18,7 @@ pub struct StoreSize {
 pub trait StoreFiles: Send + Sync {
     /// Returns the size of the store. It is cheap, however large the store is.
     async fn size(&self) -> Result<StoreSize, StoreError>;
+
+    /// Returns random bytes that were drawn when the store was made. All its hosts seal with them what they give to clients and read again.
+    async fn seal_key(&self) -> Result<[u8; 32], StoreError>;
 }

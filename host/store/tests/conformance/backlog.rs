@@ -83,3 +83,38 @@ fn a_look_is_bounded_and_says_so() {
         assert_eq!(of.has_more(), looked_at < many as u64);
     });
 }
+
+/// On SQLite a look without time goes over one line, on PostgreSQL one over so many lists of jobs; the memory store looks at every job.
+#[test]
+fn looks_take_turns_over_the_lines_and_keep_to_the_oldest_jobs() {
+    on_every_store(|stage| async move {
+        // A list for each job: they differ in their priorities.
+        for chunk in 0..=bounds::BACKLOG_ROWS / 500 {
+            let priority = |n: u32| i32::try_from(chunk * 500 + n).unwrap();
+            let jobs = (0..500).map(|n| NewJob { priority: priority(n), ..stage.new_job(COUNT, "a") }).collect();
+            stage.store.insert(jobs, stage.declared.clone()).await.unwrap();
+        }
+        stage.pass(SECOND);
+        let since = stage.store.now();
+        stage.add(MAKE, "b").await;
+        stage.add(MAKE, "c").await;
+        let look = async || stage.store.backlog(stage.declared.clone(), Duration::ZERO).await.unwrap();
+        let oldest = async || {
+            let backlog = look().await;
+            [COUNT, MAKE].map(|name| backlog.tasks.get(&task(name)).and_then(|of| of.oldest_ready))
+        };
+        let mut looks = 0;
+        while oldest().await[1].is_none() {
+            looks += 1;
+            assert!(looks < 10, "the lines of the second task are never looked at");
+        }
+        for _ in 0..5 {
+            let [first, second] = oldest().await;
+            assert!(first.is_some_and(|first| first < since) && second == Some(since), "{first:?} {second:?}");
+        }
+        // Once all lines are reached again, each job is counted once.
+        let whole = stage.store.backlog(stage.declared.clone(), Duration::MAX).await.unwrap();
+        let of = &whole.tasks[&task(MAKE)];
+        assert_eq!((of.count(WaitKind::Ready), of.waiting), (2, 2));
+    });
+}

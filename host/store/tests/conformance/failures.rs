@@ -45,6 +45,7 @@ fn node(stage: &Stage, plugin: &str, digests: &[&str]) -> Node {
         capacity: 1,
         running: 0,
         draining: false,
+        stopping: false,
         settings: None,
         memory_budget: None,
         plugins: digests.iter().map(loaded).collect(),

@@ -24,6 +24,7 @@ fn node(stage: &Stage) -> Node {
         running: 0,
         memory_budget: Some(1 << 30),
         draining: false,
+        stopping: false,
         settings: None,
         plugins: vec![],
         pending: Vec::new(),

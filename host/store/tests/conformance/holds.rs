@@ -391,7 +391,7 @@ fn a_plugin_lengthens_an_operators_hold_and_leaves_the_operators_words() {
         stage.store.set_hold(hold(Author::token("ann"), 10, "fraud")).await.unwrap().unwrap();
         let plugin = Author::plugin(&"pay".parse().unwrap());
         let longer = stage.store.set_hold(hold(plugin, 60, "429")).await.unwrap().unwrap();
-        assert_eq!((longer.by.as_deref(), longer.reason.as_str()), (Some("ann"), "fraud"));
+        assert_eq!((longer.by.as_deref(), longer.reason.as_str()), (Some("ann"), "fraud (lengthened by plugin:pay)"));
         assert_eq!(longer.until, Some(stage.clock_in(60)));
         assert_eq!(stage.store.holds(None, 10).await.unwrap().holds, [longer]);
     });

@@ -44,5 +44,6 @@ mod cut;
 mod slow;
 mod pooler;
 mod tls;
+mod vacuum;
 mod versions;
 mod histories;

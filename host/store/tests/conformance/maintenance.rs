@@ -84,7 +84,10 @@ fn a_check_finds_what_breaks_a_rule_of_a_file() {
                 "each record of leases has a running job",
             ),
             ("INSERT INTO kv_usage VALUES ('words', 1, 2)", "the usage of each plugin is the sum of its values"),
-            ("UPDATE jobs SET parent = 9223372036854775807", "the parent of each job is there, or was deleted"),
+            (
+                "UPDATE jobs SET parent = 9223372036854775807",
+                "the parent of each job is there, or is no newer than a job that was deleted",
+            ),
             ("INSERT INTO payloads VALUES (7, x'00')", "each log, payload, result and report belongs to a job"),
             ("UPDATE jobs SET finished_at = NULL", "each finished job says when it finished"),
         ];
@@ -151,6 +154,15 @@ fn a_copy_that_was_killed_is_in_nobodys_way() {
     });
 }
 
+/// Runs a statement in the schema of an address, past the store.
+async fn sql(address: &str, statement: &str) {
+    let (base, schema) = address.split_once("schema=").unwrap();
+    let (client, connection) =
+        tokio_postgres::connect(base.trim_end_matches(['?', '&']), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(&format!("SET search_path TO {schema}; {statement}")).await.unwrap();
+}
+
 #[test]
 fn the_tables_of_a_database_are_checked_while_a_host_goes_on() {
     block_on(async {
@@ -164,5 +176,45 @@ fn the_tables_of_a_database_are_checked_while_a_host_goes_on() {
         let empty = address.replace("schema=", "schema=no_");
         let error = check(&empty).await.unwrap_err().to_string();
         assert!(error.contains("no host has made tables"), "{error}");
+    });
+}
+
+#[test]
+fn a_check_finds_what_breaks_a_rule_of_a_database() {
+    block_on(async {
+        let breaks = [
+            ("DELETE FROM ready", "each job that is listed as ready is ready, and each ready job is listed once"),
+            ("DELETE FROM running", "each lease has a running job, and each running job one lease"),
+            ("UPDATE jobs SET node = NULL", "each running job says who runs it"),
+            ("DELETE FROM finished", "each finished job says when it finished, and is listed for its deletion"),
+            (
+                "UPDATE jobs SET parent = 9223372036854775807",
+                "the parent of each job is there, or is no newer than a job that was deleted",
+            ),
+            ("DELETE FROM jobs WHERE state = 4", "each log and each attempt belongs to a job"),
+            ("DELETE FROM lines", "each ready job is of a line of its lane and its task"),
+            ("DELETE FROM names", "each task and limit group of a job has a name"),
+            ("UPDATE waiting_jobs SET jobs = jobs + 1", "the waiting jobs of each task are counted"),
+            ("INSERT INTO kv_usage VALUES ('words', 1, 2)", "the usage of each plugin is the sum of its values"),
+        ];
+        for (statement, rule) in breaks {
+            let address = crate::server::shared_address();
+            let stage = Stage::at(&address).await;
+            fill(&stage).await;
+            assert_eq!(check(&address).await.unwrap().faults, [], "{statement}");
+            sql(&address, statement).await;
+            let faults = check(&address).await.unwrap().faults;
+            let fault = faults.iter().find(|fault| fault.rule == rule);
+            assert!(fault.is_some_and(|fault| fault.count > 0 && !fault.samples.is_empty()), "{statement}: {faults:?}");
+        }
+        // Tables without what says which version made them, as a restore of some tables leaves them.
+        let address = crate::server::shared_address();
+        let _stage = Stage::at(&address).await;
+        sql(&address, "DELETE FROM version").await;
+        let error = check(&address).await.unwrap_err().to_string();
+        assert!(error.contains("its tables have version 0"), "{error}");
+        sql(&address, "INSERT INTO version VALUES (99, 99)").await;
+        let error = check(&address).await.unwrap_err().to_string();
+        assert!(error.contains("written by a newer Wharf"), "{error}");
     });
 }

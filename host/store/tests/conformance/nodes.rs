@@ -45,6 +45,7 @@ fn node(stage: &Stage, id: u64, name: &str) -> Node {
         running: 3,
         memory_budget: Some(1 << 30),
         draining: false,
+        stopping: true,
         settings: Some("d1".to_owned()),
         plugins: vec![carried("words", Some(words)), carried("none", Some(vec![])), carried("old", None)],
         pending: vec![

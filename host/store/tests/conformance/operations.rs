@@ -25,6 +25,7 @@ fn new(stage: &Stage, act: BulkAct, text: &str) -> NewOperation {
         act,
         query,
         author: ann(),
+        token: None,
         trial: None,
         spread: Duration::ZERO,
         attempts: 1,
@@ -362,18 +363,38 @@ fn an_operation_that_has_ended_is_an_act_with_its_count() {
 }
 
 #[test]
-fn a_start_that_is_sent_twice_begins_one_operation() {
+fn a_start_with_a_token_that_is_sent_twice_begins_one_operation() {
     on_every_store(|stage| async move {
-        let first = start(&stage, BulkAct::Retry, "state:failed").await;
+        let with = |token: &str, author: Author, act: BulkAct| NewOperation {
+            token: Some(token.parse().unwrap()),
+            author,
+            ..new(&stage, act, "state:failed")
+        };
+        let start_it = async |new: NewOperation| stage.store.start_operation(new).await.unwrap().unwrap();
+        let first = start_it(with("nightly \u{0} é", ann(), BulkAct::Retry)).await;
+        assert_eq!(first.token, Some("nightly \u{0} é".parse().unwrap()));
+        assert_eq!(stage.store.operation(first.id).await.unwrap(), Some(first.clone()));
         stage.pass(SECOND);
-        assert_eq!(start(&stage, BulkAct::Retry, "state:failed").await, first);
-        let other = start(&stage, BulkAct::Retry, "state:failed,cancelled").await;
-        assert_ne!(other.id, first.id);
-        assert_eq!(stage.store.open_operations().await.unwrap().len(), 2);
+        assert_eq!(start_it(with("nightly \u{0} é", ann(), BulkAct::Retry)).await, first);
+        assert_eq!(start_it(with("nightly \u{0} é", ann(), BulkAct::Delete)).await, first, "the token decides");
+        let bob = start_it(with("nightly \u{0} é", Author::token("bob"), BulkAct::Retry)).await;
+        let nobody = start_it(with("nightly \u{0} é", Author::anyone(), BulkAct::Retry)).await;
+        assert!(
+            bob.id != first.id && nobody.id != first.id && nobody.id != bob.id,
+            "each author has tokens of their own"
+        );
+        assert_eq!(start_it(with("nightly \u{0} é", Author::anyone(), BulkAct::Retry)).await, nobody);
         let acts = stage.store.acts(ActFilter { max: 10, ..ActFilter::default() }).await.unwrap().acts;
-        assert_eq!(acts.len(), 2, "the second start was none");
-        stage.store.cancel_operation(first.id, ann()).await.unwrap().unwrap();
-        assert_ne!(start(&stage, BulkAct::Retry, "state:failed").await.id, first.id);
+        assert_eq!(acts.len(), 3, "a start that was known was none");
+        // Without a token each start is meant.
+        let meant = [start(&stage, BulkAct::Retry, "key:a").await, start(&stage, BulkAct::Retry, "key:a").await];
+        assert_ne!(meant[0].id, meant[1].id);
+        // The token counts for as long as the operation is kept.
+        let cancelled = stage.store.cancel_operation(first.id, ann()).await.unwrap().unwrap();
+        assert_eq!(start_it(with("nightly \u{0} é", ann(), BulkAct::Retry)).await, cancelled);
+        stage.pass(SECOND);
+        assert_eq!(stage.store.delete_ended_operations(stage.store.now(), 10).await.unwrap(), 1);
+        assert_ne!(start_it(with("nightly \u{0} é", ann(), BulkAct::Retry)).await.id, first.id);
     });
 }
 

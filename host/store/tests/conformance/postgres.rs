@@ -227,6 +227,7 @@ async fn a_whole_life(stage: &Stage) {
         running: 1,
         memory_budget: Some(1 << 30),
         draining: false,
+        stopping: false,
         settings: None,
         plugins: vec![],
         pending: vec![],

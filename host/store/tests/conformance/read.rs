@@ -258,3 +258,25 @@ fn jobs_that_finished_long_ago_are_deleted_the_oldest_first() {
         assert_eq!(stage.store.job(finished[0], stage.declared.clone()).await.unwrap(), None);
     });
 }
+
+#[test]
+fn a_store_has_random_bytes_of_its_own_that_stay() {
+    let seen = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let seen = &seen;
+    on_every_store(|stage| async move {
+        let key = stage.store.seal_key().await.unwrap();
+        assert_eq!(stage.store.seal_key().await.unwrap(), key);
+        assert!(seen.lock().unwrap().insert(key), "two stores have the same");
+        assert_ne!(key, [0; 32]);
+    });
+    let stage_of_file = async || {
+        let stage = Stage::new(Kind::Sqlite).await;
+        let key = stage.store.seal_key().await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("copy.db");
+        wharf_store::backup(&stage.file().display().to_string(), &copy, &mut |_, _| {}).unwrap();
+        let again = wharf_store::SqliteStore::open(&copy, std::sync::Arc::new(wharf_store::SystemClock)).unwrap();
+        assert_eq!(wharf_store::StoreFiles::seal_key(&again).await.unwrap(), key, "also in a backup");
+    };
+    block_on(stage_of_file());
+}

@@ -152,12 +152,14 @@ pub(crate) struct JobPage {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "uri-reference"))]
     pub(crate) next: Option<String>,
-    /// Number of jobs that were looked at for this page. A page may have fewer jobs than asked for, or none, and be followed by
-    /// another: each is returned within a moment, however many jobs there are.
-    pub(crate) looked_at: u64,
+    /// Number of jobs that were looked at for this page; absent for a token that is bound to a key, since jobs of others are among them. A
+    /// page may have fewer jobs than asked for, or none, and be followed by another: each is returned within a moment, however many jobs
+    /// there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) looked_at: Option<u64>,
     /// The moment back to which the page goes: when the last job that was looked at was enqueued, or when it finished if the list is
-    /// ordered by that; absent if there was none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// ordered by that; absent if there was none, and for a token that is bound to a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<Moment>,
 }
 

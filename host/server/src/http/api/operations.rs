@@ -39,7 +39,7 @@ pub(crate) enum OperationState {
     Cancelled,
 }
 
-/// A request to start a bulk operation. Sent again by the same author while the operation has not ended, it returns that one.
+/// A request to start a bulk operation.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OperationRequest {
@@ -47,6 +47,10 @@ pub(crate) struct OperationRequest {
     pub(crate) act: OperationAct,
     /// The filter that the jobs meet, as in `GET /v1/jobs`; an empty one is refused.
     pub(crate) r#where: String,
+    /// Idempotency token of 1 to 256 bytes: a request of the same author with the same token returns the operation that came of the first,
+    /// for as long as that is kept, and starts no other. Acts and filters are not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<String>,
     /// Number of jobs to retry first; the operation goes on only when all of them have succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) r#try: Option<u32>,
@@ -96,6 +100,12 @@ pub(crate) struct BulkOperation {
     pub(crate) filter: String,
     /// Name of the operator's token; `null` if the host asks for none.
     pub(crate) author: Option<String>,
+    /// Idempotency token of its request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<String>,
+    /// True in the answer to a request whose token belongs to this earlier operation: the request started nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) duplicate: bool,
     /// When it began. It is about the jobs that met the filter then.
     pub(crate) created_at: Moment,
     /// When it ended.
@@ -178,6 +188,8 @@ impl From<&bulk::BulkOperation> for BulkOperation {
             act: operation.act.into(),
             filter: operation.filter.clone(),
             author: operation.author.clone(),
+            token: operation.token.as_ref().map(|token| token.as_str().to_owned()),
+            duplicate: false,
             created_at: Moment(operation.created_at),
             ended_at: operation.ended_at.map(Moment),
             state: match operation.state {

@@ -24,6 +24,7 @@ pub(super) fn start(rng: &mut Rng, world: &World) -> Operation {
         act: one_of(rng, &BulkAct::ALL),
         query: JobQuery::parse("key:a", now).unwrap(),
         author: author(rng),
+        token: (rng.u32(..2) == 0).then(|| one_of(rng, &["a", "b"]).parse().unwrap()),
         trial: (rng.u32(..4) == 0).then_some(Trial { jobs: 2, within: 10 * SECOND }),
         spread: one_of(rng, &[Duration::ZERO, 3 * SECOND]),
         attempts: rng.u32(1..3),

@@ -285,6 +285,7 @@ fn node(rng: &mut Rng, world: &World) -> Node {
         capacity: 1,
         running: 0,
         draining: false,
+        stopping: false,
         settings: None,
         memory_budget: None,
         plugins: plugins.collect(),

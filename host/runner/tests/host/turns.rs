@@ -1,0 +1,28 @@
+//! Whether the loop that runs jobs turns, as a watchdog asks.
+
+use std::time::Duration;
+
+use wharf_runner::Request;
+
+use crate::setup::{LONG, Setup, memory, order};
+
+/// Time after which a loop counts as hung. A loop that turns needs far less.
+const HUNG: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_loop_that_hangs_does_not_say_that_it_turns() {
+    let running = Setup::new().with(&["villain"]).start(memory()).await;
+    assert!(running.host.turned().await);
+    let request = Request { delay: Some(Duration::from_millis(500)), ..order("do", r#"{"do":"echo"}"#) };
+    let job = running.enqueue(request).await;
+    // The loop tells that it starts the attempt, and waits there.
+    let held = running.hold_notices();
+    let hangs = async { while tokio::time::timeout(HUNG, running.host.turned()).await.is_ok() {} };
+    tokio::time::timeout(LONG, hangs).await.expect("the loop hangs");
+    assert!(running.host.health().alive, "it has not ended");
+    drop(held);
+    assert!(tokio::time::timeout(LONG, running.host.turned()).await.expect("it turns again"));
+    running.finished(job).await;
+    running.host.drain(Duration::ZERO).await;
+    assert!(!running.host.turned().await, "it has ended");
+}
