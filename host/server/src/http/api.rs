@@ -43,8 +43,8 @@ pub(crate) use operations::{
     BulkOperation, OperationAct, OperationPage, OperationPreview, OperationRequest, OperationState, OperationsQuery,
 };
 pub(crate) use plugins::{
-    PluginFile, Refusal, TaskDocument, TaskKind, loaded_or_refused, plugin_files, suggested, suggestion_text,
-    suggestion_times,
+    PluginFile, Refusal, SuggestedSchedule, TaskDocument, TaskKind, loaded_or_refused, plugin_files, suggested,
+    suggestion_text, suggestion_times,
 };
 pub(crate) use schedules::{CLOCK_LAW, PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun};
 pub(crate) use summary::{EndedCounts, KeySummary, Quantiles, Summary, SummaryQuery, TaskSummary, WaitCounts};
