@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::harness::{Browser, Client, Host, Postgres, ReverseProxy, Setup, eventually, wharf};
 
 /// Text that would run, if any page took it for markup.
-const HOSTILE: &str = "</pre></textarea>\"'><script>window.hit=1</script><img src=x onerror=window.hit=1>\u{202e}";
+pub(crate) const HOSTILE: &str =
+    "</pre></textarea>\"'><script>window.hit=1</script><img src=x onerror=window.hit=1>\u{202e}";
 /// The token of hosts that ask for one.
 const TOKEN: &str = "a-token-of-some-length";
 
@@ -40,7 +41,7 @@ fn failed(client: &Client, count: usize) -> Vec<String> {
 
 /// Checks that the page has no barrier, ran no script of others, and broke no rule of its own policy.
 #[track_caller]
-fn is_sound(browser: &Browser, page: &str) {
+pub(crate) fn is_sound(browser: &Browser, page: &str) {
     assert_eq!(browser.complaints(), Vec::<String>::new(), "{page}");
     assert_eq!(browser.run("return window.hit ?? null"), Value::Null, "{page}");
     let wide = browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");

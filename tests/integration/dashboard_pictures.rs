@@ -17,8 +17,18 @@ fn enqueue(client: &Client, task: &str, payload: &serde_json::Value) -> String {
 #[test]
 #[ignore = "it makes pictures for people, and checks nothing"]
 fn pictures() {
-    let host = Setup::default().plugin("words").plugin("summary").plugin("thumbnail").plugin("word-index").start();
+    let host = Setup::default()
+        .plugin("words")
+        .plugin("summary")
+        .plugin("thumbnail")
+        .plugin("word-index")
+        .plugin("program")
+        .start();
     let client = host.client();
+    let suggestions = "[schedules.nightly]\ntask = \"run\"\ncron = \"0 3 * * *\"\nzone = \"Europe/Berlin\"\npayload = { days = 1 }\n\
+                       [schedules.every-quarter-of-an-hour]\ntask = \"run\"\nevery = \"15m\"\n\
+                       [schedules.odd]\ntask = \"run\"\ncron = \"0 3 * *\"\n";
+    std::fs::write(host.plugin_file("program").with_extension("toml"), suggestions).expect("written");
     for (at, tenant) in ["acme", "globex", "hooli", "initech", "umbrella"].iter().cycle().take(60).enumerate() {
         let fail = match at % 12 {
             3 => json!({"tenant": tenant, "text": "x", "fail": "discard"}),
@@ -64,6 +74,20 @@ fn pictures() {
         .ok();
     client.post("/v1/schedules/health-check/pause", &json!({"reason": "the upstream moves", "for": "2h"})).ok();
 
+    // Ticks that are skipped while a job runs, and jobs of those that are not.
+    let pausing = json!({"tenant": "initech", "text": "to be", "pause-ms": 2500});
+    let often = json!({"task": "words/count", "every": "1s", "overlap": "skip", "payload": pausing});
+    client.put("/v1/schedules/sync-orders", &often).ok();
+    let tick_job = eventually("it ticked", || {
+        let recent = client.get("/v1/schedules/sync-orders").ok()["recent"].clone();
+        let fired: Vec<&serde_json::Value> =
+            recent.as_array()?.iter().filter(|tick| tick["outcome"] == "fired").collect();
+        (fired.len() > 3).then(|| fired[1]["job"].as_str().map(str::to_owned))?
+    });
+    client.post("/v1/schedules/sync-orders/pause", &json!({"reason": "the shop moves"})).ok();
+    let accepted = json!({"task": "program/run", "every": "15m", "payload": null});
+    client.put("/v1/schedules/every-quarter-of-an-hour", &accepted).ok();
+
     let pages = [
         ("overview", String::new()),
         ("jobs", "jobs".into()),
@@ -78,6 +102,10 @@ fn pictures() {
         ("schedules", "schedules".into()),
         ("schedule", "schedules/nightly-report".into()),
         ("schedule-paused", "schedules/health-check".into()),
+        ("schedule-ticks", "schedules/sync-orders".into()),
+        ("job-of-tick", format!("jobs/{tick_job}")),
+        ("jobs-none", "jobs?where=key:nobody".into()),
+        ("plugin-suggesting", "plugins/program".into()),
         ("plugins", "plugins".into()),
         ("plugin", "plugins/words".into()),
         ("run", "run?task=words/count".into()),
@@ -93,7 +121,7 @@ fn pictures() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pictures");
     std::fs::create_dir_all(&folder).expect("a folder");
     let browser = Browser::start();
-    for (width, height) in [(1600, 1000), (1024, 768), (360, 800)] {
+    for (width, height) in [(1600, 1000), (1280, 800), (360, 800)] {
         for dark in [false, true] {
             browser.look(width, height, dark);
             for (name, page) in &pages {

@@ -82,6 +82,9 @@ fn answer(stream: impl Read + Write, seen: &Mutex<Vec<String>>) {
     }
     seen.lock().expect("no panic").push(format!("{head}{body}"));
     let sent = authorization(&head).to_owned();
+    if let Some(gate) = head.split(' ').nth(1).and_then(|path| path.strip_prefix("/when")) {
+        eventually("the gate is opened", || Path::new(gate).exists().then_some(()));
+    }
     let percent = || sent.bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02x}"));
     let hex = || sent.bytes().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     let (more, body) = match head.split(' ').nth(1).unwrap_or_default() {
@@ -381,6 +384,10 @@ fn bad_secrets_are_told_with_their_place_and_none_of_their_text() {
         (
             "[plugins.words]\nsecrets = [\"strpe\"]",
             "wharf.toml:5:11: `plugins.words.secrets`: unknown secret `strpe`; did you mean `stripe`?",
+        ),
+        (
+            "[plugins.words]\nenv = { WHARF_TICK = \"x\" }",
+            "`plugins.words.env.WHARF_TICK`: programs have this variable from the host",
         ),
         ("[plugins.words]\nsecrets = \"sk_live_7f3a\"", "expected a list of names of secrets"),
         ("[plugins.words]\nsecrets = [\"sk_live_7f3a\"]", "invalid name of a secret"),

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use wharf_core::ids::{JobId, NodeId};
+use wharf_core::ids::{Group, JobId, NodeId, TaskName};
 use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::lifecycle::Event;
 use wharf_core::planner::AttemptId;
+use wharf_core::room::Room;
 use wharf_core::time::Timestamp;
-use wharf_store::{Clock, MemoryStore, Queue as _};
+use wharf_store::{Claim, Clock, MemoryStore, Queue as _};
 
 use crate::checkers::Checkers;
 use crate::faults::{Faults, Odds};
@@ -24,6 +25,20 @@ pub(crate) struct Hands(pub(crate) AtomicU64);
 impl Clock for Hands {
     fn now(&self) -> Timestamp {
         Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Returns a claim of `free` jobs of one task at the most, by a node with room for all.
+pub(crate) fn claim_of(task: &TaskName, free: u32, lease: Duration) -> Claim {
+    Claim {
+        node: NodeId(1),
+        tasks: [(task.clone(), Group::from(task))].into(),
+        declared: Arc::default(),
+        free,
+        room: Room::UNLIMITED,
+        costs: Arc::default(),
+        task_quotas: Vec::new(),
+        lease,
     }
 }
 

@@ -9,16 +9,13 @@ use fastrand::Rng;
 use wharf_core::author::Author;
 use wharf_core::bulk::{BulkAct, BulkOperation, NewOperation, NextStep, OperationState, OperationStep, Trial};
 use wharf_core::find::{JobCursor, JobQuery};
-use wharf_core::ids::{Group, JobId, NodeId, TaskName};
+use wharf_core::ids::{JobId, TaskName};
 use wharf_core::job::{Job, NewJob, StateName};
-use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
-use wharf_core::limits::OnConflict;
 use wharf_core::outcome::{OutcomeKind, Report, Usage};
-use wharf_core::room::Room;
-use wharf_store::{Claim, FindRequest, JobFinder as _, MemoryStore, OperationStore as _, Queue as _};
+use wharf_store::{FindRequest, JobFinder as _, MemoryStore, OperationStore as _, Queue as _};
 
-use crate::ground::{Hands, at_once};
+use crate::ground::{Hands, at_once, claim_of};
 
 const SEEDS: u64 = 300;
 const HOSTS: usize = 3;
@@ -70,34 +67,14 @@ impl World {
     }
 
     fn enqueue(&mut self, count: usize) {
-        let jobs = (0..count).map(|_| NewJob {
-            id: self.store.next_id().expect("an id"),
-            task: self.task.clone(),
-            lane: Lane { group: Group::from(&self.task), key: None },
-            payload: [].into(),
-            priority: 0,
-            due: None,
-            token: None,
-            on_conflict: OnConflict::Wait,
-            batch: None,
-            lineage: Default::default(),
-            tick: None,
-        });
+        let jobs =
+            (0..count).map(|_| NewJob::ready(self.store.next_id().expect("an id"), self.task.clone(), None, [].into()));
         at_once(self.store.insert(jobs.collect(), Arc::default())).expect("memory never fails");
     }
 
     /// Runs some jobs, of which most fail.
     fn work(&mut self, max: u32) {
-        let claim = Claim {
-            node: NodeId(1),
-            tasks: [(self.task.clone(), Group::from(&self.task))].into(),
-            declared: Arc::default(),
-            free: max,
-            room: Room::UNLIMITED,
-            costs: Arc::default(),
-            task_quotas: Vec::new(),
-            lease: LEASE,
-        };
+        let claim = claim_of(&self.task, max, LEASE);
         let claimed = at_once(self.store.claim(claim)).expect("memory never fails");
         for leased in claimed.leased {
             let attempt = leased.lease.attempt;

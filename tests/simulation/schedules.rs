@@ -9,23 +9,20 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use wharf_core::find::JobQuery;
-use wharf_core::ids::{Group, NodeId, ScheduleId, TaskName};
+use wharf_core::ids::{ScheduleId, TaskName};
 use wharf_core::job::{NewJob, StateName};
-use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
-use wharf_core::limits::OnConflict;
 use wharf_core::outcome::{OutcomeKind, Report, Usage};
-use wharf_core::room::Room;
 use wharf_core::schedule::{
     DueTicks, FiringTick, MissedPolicy, OverlapPolicy, Schedule, ScheduleFiring, ScheduleSpec, TickOutcome, Timing,
     due_ticks, tick_token,
 };
 use wharf_core::time::Timestamp;
 use wharf_store::{
-    Claim, FindRequest, JobFinder as _, MemoryStore, Queue as _, ScheduleStore as _, ScheduleWrite, ScheduleWritten,
+    FindRequest, JobFinder as _, MemoryStore, Queue as _, ScheduleStore as _, ScheduleWrite, ScheduleWritten,
 };
 
-use crate::ground::{Hands, at_once};
+use crate::ground::{Hands, at_once, claim_of};
 
 const SEEDS: u64 = 300;
 const HOSTS: usize = 3;
@@ -140,19 +137,7 @@ impl World {
         let ticks: DueTicks = due_ticks(&schedule, self.store.now(), next)?;
         let mut fire = Vec::new();
         for tick in schedule.job_ticks(&ticks) {
-            let job = NewJob {
-                id: self.store.next_id().expect("an id"),
-                task: self.task.clone(),
-                lane: Lane { group: Group::from(&self.task), key: None },
-                payload: [].into(),
-                priority: 0,
-                due: None,
-                token: None,
-                on_conflict: OnConflict::Wait,
-                batch: None,
-                lineage: Default::default(),
-                tick: None,
-            };
+            let job = NewJob::ready(self.store.next_id().expect("an id"), self.task.clone(), None, [].into());
             fire.push(FiringTick { tick: Some(tick.tick), job: Ok(schedule.job_of_tick(job, tick)) });
         }
         Some(ScheduleFiring {
@@ -169,16 +154,7 @@ impl World {
 
     /// Runs some of the jobs, and ends some.
     fn work(&mut self) {
-        let claim = Claim {
-            node: NodeId(1),
-            tasks: [(self.task.clone(), Group::from(&self.task))].into(),
-            declared: Arc::default(),
-            free: self.rng.u32(1..3),
-            room: Room::UNLIMITED,
-            costs: Arc::default(),
-            task_quotas: Vec::new(),
-            lease: LEASE,
-        };
+        let claim = claim_of(&self.task, self.rng.u32(1..3), LEASE);
         for leased in at_once(self.store.claim(claim)).expect("memory never fails").leased {
             let (attempt, usage) = (leased.lease.attempt, Usage::default());
             let report = || Report { kind: OutcomeKind::Trapped, text: "unreachable".to_owned() };

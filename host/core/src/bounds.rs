@@ -425,7 +425,9 @@ pub const OPERATION_STEP_TRIES: u32 = 5;
 pub const TRIAL_JOBS_MAX: u32 = 100;
 /// Time within which the jobs of a trial must succeed, unless its operator sets another.
 pub const TRIAL_WITHIN: Duration = Duration::from_secs(600);
-/// Time for which a preview of a bulk operation counts jobs.
+/// Time for which a preview of a bulk operation counts jobs on the dashboard, whose pages come within a tenth of a second.
+pub const PREVIEW_PAGE_TIME: Duration = Duration::from_millis(50);
+/// Time for which a preview of a bulk operation counts jobs, for other clients.
 pub const PREVIEW_TIME: Duration = Duration::from_secs(2);
 /// The longest time over which a bulk operation spreads jobs, and the longest of a trial.
 pub const OPERATION_LENGTH_MAX: Duration = Duration::from_secs(7 * 24 * 3600);

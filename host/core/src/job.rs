@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::bounds;
 use crate::fingerprint::Fingerprint;
 use crate::hold::Hold;
-use crate::ids::{JobId, ParseIdError, TaskName};
+use crate::ids::{Group, JobId, ParseIdError, TaskName};
 use crate::key::{Key, Lane};
 use crate::lease::Lease;
 use crate::limits::OnConflict;
@@ -82,6 +82,26 @@ pub struct NewJob {
     pub lineage: Lineage,
     /// The tick that a schedule enqueued it for. In a box: few jobs have one.
     pub tick: Option<Box<JobTick>>,
+}
+
+impl NewJob {
+    /// Returns a job in its task's own group that may run at once, with no priority, no idempotency token and no parent.
+    #[must_use]
+    pub fn ready(id: JobId, task: TaskName, key: Option<Key>, payload: SharedBytes) -> NewJob {
+        NewJob {
+            id,
+            lane: Lane { group: Group::from(&task), key },
+            task,
+            payload,
+            priority: 0,
+            due: None,
+            token: None,
+            on_conflict: OnConflict::Wait,
+            batch: None,
+            lineage: Lineage::default(),
+            tick: None,
+        }
+    }
 }
 
 /// The place of a job among the jobs from which it descends.

@@ -22,7 +22,7 @@ use crate::shared_bytes::SharedBytes;
 use crate::time::Timestamp;
 
 pub use firing::{FireRun, Fired, FiringTick, ScheduleFiring, Skip, TickInserted, TickStep};
-pub use sync::{FileSchedules, SyncAct, sync};
+pub use sync::{FileSchedules, StoredSchedule, SyncAct, sync};
 pub use ticks::{DueTicks, due_ticks, is_told, offset};
 
 /// The beginning of the tokens of jobs that schedules enqueue. No other job may have such a token.
@@ -349,6 +349,15 @@ impl Schedule {
         is_moved
     }
 
+    /// Returns the moment after which the next tick comes once the schedule has this specification: `now`; or when it was retired, if
+    /// its times stay and that is so short ago that no tick since then is missed. A host that starts writes its file down at the very
+    /// moment at which another host retires what no file has.
+    pub fn goes_on_after(&self, spec: &ScheduleSpec, now: Timestamp) -> Timestamp {
+        let is_same = self.spec.timing == spec.timing && self.spec.spread == spec.spread;
+        let retired = self.retired_at.filter(|at| is_same && *at <= now && now.since(*at) <= bounds::SCHEDULE_GRACE);
+        retired.unwrap_or(now)
+    }
+
     /// Returns true if the next moment was worked out while the clock was ahead of `now`.
     pub fn is_ahead(&self, now: Timestamp) -> bool {
         self.moved_at > now + bounds::SCHEDULE_GRACE
@@ -385,6 +394,12 @@ pub fn tick_text(tick: Timestamp) -> String {
 /// Returns the token of the job of a tick: no second job of its schedule has it.
 pub fn tick_token(id: &ScheduleId, tick: Timestamp) -> Option<Token> {
     format!("{TOKEN_PREFIX}{id}@{}", tick_text(tick)).parse().ok()
+}
+
+/// Returns the schedule whose tick has a token; `None` for a token of any other job.
+pub fn schedule_of_token(token: &Token) -> Option<ScheduleId> {
+    let (id, _) = token.as_str().strip_prefix(TOKEN_PREFIX)?.rsplit_once('@')?;
+    id.parse().ok()
 }
 
 #[cfg(test)]

@@ -6,6 +6,10 @@ use std::str::FromStr;
 use crate::ids::ParseIdError;
 use crate::time::Timestamp;
 
+/// The variables by which a program knows the tick of its job: the tick, the one before it, and the number of ticks without a job between
+/// the two.
+pub const VARIABLES: [&str; 3] = ["WHARF_TICK", "WHARF_PREVIOUS_TICK", "WHARF_TICKS_MISSED"];
+
 /// The tick of a job, and what came before it. Written as three numbers: `tick,previous,missed`, moments in microseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobTick {

@@ -9,8 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::join_all;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
 use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceTable};
@@ -20,14 +19,13 @@ use wasmtime::{
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wharf_core::bounds;
-use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
-use wharf_core::rollcall::Reply;
 use wharf_core::shared_bytes::SharedBytes;
-use wharf_engine::{
-    AttemptHandle, AttemptLimits, CacheSettings, Call, CallInput, Compile, Engine, GuestJob, HostCalls, Plugin,
-    PluginSettings, Settings,
-};
+use wharf_engine::{AttemptHandle, AttemptLimits, Call, CallInput, Engine, Plugin};
+
+mod ground;
+
+use ground::{Deaf, engine, load};
 
 wasmtime::component::bindgen!({
     path: "../../wit",
@@ -43,7 +41,6 @@ use wharf::plugin::{attempt, broadcasts, jobs, types};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const THREADS: usize = 2;
 const IN_FLIGHT: usize = 64;
 const ATTEMPTS: usize = 12_800;
 const ROUNDS: usize = 9;
@@ -158,23 +155,6 @@ async fn at_the_floor(pre: &HandlerPluginPre<Floor>) {
     instance.wharf_plugin_handler().call_handle(&mut store, &job).await.unwrap().unwrap();
 }
 
-struct Deaf;
-
-impl HostCalls for Deaf {
-    fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
-        async { Ok(()) }.boxed()
-    }
-    fn log(&self, _: Stream, _: String) {}
-    fn log_dropped(&self, _: u64) {}
-    fn progress(&self, _: f32, _: String) {}
-    fn enqueue(&self, _: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-    fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-}
-
 async fn through_the_engine(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &SharedBytes) {
     let call = Call {
         input: CallInput::Job {
@@ -230,33 +210,20 @@ fn in_flight<F: Future<Output = ()> + Send + 'static>(
     });
 }
 
-fn median(mut costs: Vec<Cost>) -> Cost {
-    let mut of = |by: fn(&Cost) -> Duration| {
-        costs.sort_by_key(by);
-        by(&costs[costs.len() / 2])
-    };
+fn median(costs: &[Cost]) -> Cost {
+    let of = |part: fn(&Cost) -> Duration| ground::median(costs.iter().map(part).collect());
     Cost { wall: of(|cost| cost.wall), cpu: of(|cost| cost.cpu) }
 }
 
 fn main() {
     let component: Arc<[u8]> = std::fs::read(plugins::build("words").unwrap()).unwrap().into();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build().unwrap();
-    let others = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build().unwrap();
+    let runtime = ground::runtime();
+    let others = ground::runtime();
     let cache = tempfile::tempdir().unwrap();
     let pre = Arc::new(floor(&component));
     let (engine, plugin) = runtime.block_on(async {
-        let settings = Settings {
-            attempts: bounds::ATTEMPTS_DEFAULT,
-            broadcast_calls: bounds::BROADCAST_CALLS_DEFAULT,
-            guest_threads: THREADS,
-            cache: CacheSettings::in_folder(cache.path().join("c")),
-            compile: Compile::InProcess,
-            memory_budget: 4 << 30,
-            extra_ca: None,
-        };
-        let engine = Engine::new(settings).unwrap();
-        let plugin =
-            engine.load("words".parse().unwrap(), component, &PluginSettings::default(), &|_| {}).await.unwrap();
+        let engine = engine(cache.path());
+        let plugin = load(&engine, "words", component).await;
         (engine, plugin)
     });
     let payload: SharedBytes = PAYLOAD.as_bytes().into();
@@ -289,9 +256,10 @@ fn main() {
                 engines.push(ours);
             }
         }
-        let bare = median(floors);
+        let bare = median(&floors);
         println!("{name}");
-        for (what, cost) in [("bare", bare), ("bare, on other threads", median(handed)), ("engine", median(engines))] {
+        for (what, cost) in [("bare", bare), ("bare, on other threads", median(&handed)), ("engine", median(&engines))]
+        {
             let ratio = |of: fn(&Cost) -> Duration| of(&cost).as_secs_f64() / of(&bare).as_secs_f64();
             let (wall, cpu) = (ratio(|cost| cost.wall), ratio(|cost| cost.cpu));
             println!("  {what:<24}{:>8.1?}  x {wall:.2}   of processor {:>8.1?}  x {cpu:.2}", cost.wall, cost.cpu);

@@ -4,47 +4,30 @@
 //! `cargo bench --workspace --bench functions`
 
 use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use wharf_core::bounds;
-use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
-use wharf_core::rollcall::Reply;
 use wharf_core::shared_bytes::SharedBytes;
-use wharf_engine::{
-    AttemptEnd, AttemptHandle, AttemptLimits, CacheSettings, Call, CallInput, Compile, Engine, GuestJob, HostCalls,
-    Plugin, PluginSettings, Settings,
-};
+use wharf_engine::{AttemptEnd, AttemptHandle, AttemptLimits, Call, CallInput, Engine, Plugin};
+
+mod ground;
+
+use ground::{Deaf, engine, load};
 
 /// The allocator of the binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROUNDS: usize = 9;
+/// The argument with which the bench starts itself to measure one call's memory.
+const MEMORY: &str = "memory-of";
 /// Bytes of the payload, and so of the result, of the calls whose memory is measured.
 const LARGE: usize = 8 << 20;
-
-struct Deaf;
-
-impl HostCalls for Deaf {
-    fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
-        async { Ok(()) }.boxed()
-    }
-    fn log(&self, _: Stream, _: String) {}
-    fn log_dropped(&self, _: u64) {}
-    fn progress(&self, _: f32, _: String) {}
-    fn enqueue(&self, _: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-    fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-}
 
 /// A call that both plugins take, and how often each makes it in a round.
 struct Case {
@@ -128,12 +111,7 @@ async fn median(engine: &Arc<Engine>, plugin: &Arc<Plugin>, task: &str, case: &C
         attempt(engine, plugin, task, &case.payload).await;
         all.push(begun.elapsed());
     }
-    middle(all)
-}
-
-fn middle(mut all: Vec<Duration>) -> Duration {
-    all.sort();
-    all[all.len() / 2]
+    ground::median(all)
 }
 
 /// Returns the memory of this process now, and the most since [`forget_most`], in bytes.
@@ -150,57 +128,49 @@ fn forget_most() {
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
 }
 
-async fn load(engine: &Arc<Engine>, name: &str) -> Arc<Plugin> {
-    let bytes: Arc<[u8]> = std::fs::read(plugins::build(name).unwrap()).unwrap().into();
-    let plugin = engine.load(name.parse().unwrap(), bytes, &PluginSettings::default(), &|_| {}).await;
-    plugin.unwrap_or_else(|error| panic!("{name}: {error}"))
+async fn built(engine: &Arc<Engine>, name: &str) -> Arc<Plugin> {
+    load(engine, name, std::fs::read(plugins::build(name).unwrap()).unwrap()).await
 }
 
-async fn measure_memory(engine: &Arc<Engine>, typed: &Arc<Plugin>) {
-    println!("\n{:<24}{:>14}{:>14}{:>16}{:>10}", "one large call", "payload MiB", "result MiB", "host's MiB", "ratio");
-    for (name, task, payload) in
-        [("bytes", "world.reverse", bytes(LARGE)), ("records", "rows.reverse", rows(LARGE / row(1000).len()))]
-    {
-        let mut least = u64::MAX;
-        let mut result = 0;
-        for _ in 0..ROUNDS {
-            let (before, _) = memory();
-            forget_most();
-            let ended = attempt(engine, typed, task, &payload).await;
-            let (_, most) = memory();
-            // The guest's own memory is bounded and counted by itself.
-            least = least.min(most.saturating_sub(before).saturating_sub(ended.usage.memory_peak_bytes));
-            if let Outcome::Returned(bytes) = &ended.outcome {
-                result = bytes.len();
-            }
-        }
-        let mebibytes = |bytes: f64| bytes / f64::from(1 << 20);
-        let crossed = (payload.len() + result) as f64;
-        println!(
-            "{name:<24}{:>14.1}{:>14.1}{:>16.1}{:>9.2}x   (at most 4)",
-            mebibytes(payload.len() as f64),
-            mebibytes(result as f64),
-            mebibytes(least as f64),
-            least as f64 / crossed,
-        );
-    }
+/// The calls whose memory is measured.
+fn large_calls() -> [(&'static str, &'static str, SharedBytes); 2] {
+    [("bytes", "world.reverse", bytes(LARGE)), ("records", "rows.reverse", rows(LARGE / row(1000).len()))]
+}
+
+/// Prints the memory of one large call. The process does nothing else, and finds the compiled code and the payload in `folder`: so no
+/// pages that were used before serve this call.
+async fn measure_memory(name: &str, task: &str, folder: &Path) {
+    let payload: SharedBytes = std::fs::read(folder.join(name)).unwrap().into();
+    let engine = engine(folder);
+    let typed = built(&engine, "functions").await;
+    attempt(&engine, &typed, cases()[0].typed, &cases()[0].payload).await;
+    let (before, _) = memory();
+    forget_most();
+    let ended = attempt(&engine, &typed, task, &payload).await;
+    let (_, most) = memory();
+    let Outcome::Returned(result) = &ended.outcome else { unreachable!("an attempt that fails is no measurement") };
+    let all = most.saturating_sub(before) as f64;
+    let mebibyte = f64::from(1 << 20);
+    println!(
+        "{name:<24}{:>14.1}{:>14.1}{:>18.1}{:>10.2}x   (at most 4 without the sandbox)",
+        payload.len() as f64 / mebibyte,
+        result.len() as f64 / mebibyte,
+        all / mebibyte,
+        all / (payload.len() + result.len()) as f64,
+    );
 }
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = ground::runtime();
     let dir = tempfile::tempdir().unwrap();
+    let asked: Vec<String> = std::env::args().skip_while(|argument| argument != MEMORY).collect();
     runtime.block_on(async {
-        let settings = Settings {
-            attempts: bounds::ATTEMPTS_DEFAULT,
-            broadcast_calls: bounds::BROADCAST_CALLS_DEFAULT,
-            guest_threads: 2,
-            cache: CacheSettings::in_folder(dir.path().join("c")),
-            compile: Compile::InProcess,
-            memory_budget: 4 << 30,
-            extra_ca: None,
-        };
-        let engine = Engine::new(settings).unwrap();
-        let (typed, by_contract) = (load(&engine, "functions").await, load(&engine, "functions-contract").await);
+        if let [_, name, task, folder] = &asked[..] {
+            return measure_memory(name, task, Path::new(folder)).await;
+        }
+        let engine = engine(dir.path());
+        let typed = built(&engine, "functions").await;
+        let by_contract = built(&engine, "functions-contract").await;
         println!("{:<24}{:>14}{:>14}{:>10}", "one attempt", "typed us", "contract us", "ratio");
         for case in cases() {
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -213,9 +183,17 @@ fn main() {
                     theirs.push(other);
                 }
             }
-            let [one, other] = [ours, theirs].map(|all| middle(all).as_secs_f64() * 1e6);
+            let [one, other] = [ours, theirs].map(|all| ground::median(all).as_secs_f64() * 1e6);
             println!("{:<24}{one:>14.1}{other:>14.1}{:>9.2}x   (at most {})", case.name, one / other, case.max);
         }
-        measure_memory(&engine, &typed).await;
+        println!(
+            "\n{:<24}{:>14}{:>14}{:>18}{:>11}",
+            "one large call", "payload MiB", "result MiB", "with sandbox MiB", "ratio"
+        );
+        for (name, task, payload) in large_calls() {
+            std::fs::write(dir.path().join(name), &*payload).unwrap();
+            let mut program = Command::new(std::env::current_exe().unwrap());
+            assert!(program.args([MEMORY, name, task]).arg(dir.path()).status().unwrap().success(), "{name}");
+        }
     });
 }

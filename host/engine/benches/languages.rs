@@ -7,17 +7,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use wharf_core::bounds;
-use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
-use wharf_core::rollcall::Reply;
 use wharf_core::shared_bytes::SharedBytes;
-use wharf_engine::{
-    AttemptEnd, AttemptHandle, AttemptLimits, CacheSettings, Call, CallInput, Compile, Engine, GuestJob, HostCalls,
-    Plugin, PluginSettings, Settings,
-};
+use wharf_engine::{AttemptEnd, AttemptHandle, AttemptLimits, Call, CallInput, Engine, Plugin};
+
+mod ground;
+
+use ground::{Deaf, engine, load, median};
 
 /// The first plugin is the one that the others are compared with.
 const PLUGINS: [&str; 12] = [
@@ -41,23 +37,6 @@ const ROUNDS: usize = 9;
 const ATTEMPTS: usize = 100;
 const PAYLOAD: &str = r#"{"text": "one attempt in a fresh sandbox"}"#;
 
-struct Deaf;
-
-impl HostCalls for Deaf {
-    fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
-        async { Ok(()) }.boxed()
-    }
-    fn log(&self, _: Stream, _: String) {}
-    fn log_dropped(&self, _: u64) {}
-    fn progress(&self, _: f32, _: String) {}
-    fn enqueue(&self, _: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-    fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-}
-
 async fn attempt(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &SharedBytes) -> AttemptEnd {
     let tasks = &plugin.manifest.tasks;
     let task = TASKS.into_iter().find(|task| tasks.contains_key(*task)).expect("it has one of them");
@@ -75,34 +54,15 @@ async fn attempt(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &SharedByt
     ended
 }
 
-fn engine(cache: &std::path::Path) -> Arc<Engine> {
-    let settings = Settings {
-        attempts: bounds::ATTEMPTS_DEFAULT,
-        broadcast_calls: bounds::BROADCAST_CALLS_DEFAULT,
-        guest_threads: 2,
-        cache: CacheSettings::in_folder(cache),
-        compile: Compile::InProcess,
-        memory_budget: 4 << 30,
-        extra_ca: None,
-    };
-    Engine::new(settings).unwrap()
-}
-
-async fn load(engine: &Arc<Engine>, name: &str, bytes: &Arc<[u8]>) -> (Arc<Plugin>, Duration) {
+async fn timed_load(engine: &Arc<Engine>, name: &str, bytes: &Arc<[u8]>) -> (Arc<Plugin>, Duration) {
     let begun = Instant::now();
-    let plugin = engine.load(name.parse().unwrap(), Arc::clone(bytes), &PluginSettings::default(), &|_| {}).await;
-    (plugin.unwrap_or_else(|error| panic!("{name}: {error}")), begun.elapsed())
-}
-
-fn median(mut all: Vec<Duration>) -> Duration {
-    all.sort();
-    all[all.len() / 2]
+    let plugin = load(engine, name, Arc::clone(bytes)).await;
+    (plugin, begun.elapsed())
 }
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = ground::runtime();
     let dir = tempfile::tempdir().unwrap();
-    let cache = dir.path().join("c");
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let plugins: Vec<&str> =
         PLUGINS.into_iter().filter(|name| asked.is_empty() || asked.iter().any(|one| one == name)).collect();
@@ -112,11 +72,11 @@ fn main() {
     let payload: SharedBytes = PAYLOAD.as_bytes().into();
     runtime.block_on(async {
         // Otherwise the first one would pay for the engine's own start.
-        let (cold, warm) = (engine(&cache), engine(&cache));
+        let (cold, warm) = (engine(dir.path()), engine(dir.path()));
         let mut loaded = Vec::new();
         for (name, bytes) in plugins.iter().zip(&components) {
-            let (_, compiling) = load(&cold, name, bytes).await;
-            let (plugin, cached) = load(&warm, name, bytes).await;
+            let (_, compiling) = timed_load(&cold, name, bytes).await;
+            let (plugin, cached) = timed_load(&warm, name, bytes).await;
             loaded.push((plugin, compiling, cached));
         }
         let mut walls = vec![Vec::new(); plugins.len()];

@@ -6,19 +6,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
-use wharf_core::rollcall::Reply;
-use wharf_engine::{
-    AttemptHandle, AttemptLimits, CacheSettings, Call, CallInput, Compile, Engine, GuestJob, HostCalls, Plugin,
-    PluginSettings, Settings,
-};
+use wharf_engine::{AttemptHandle, AttemptLimits, Call, CallInput, Engine, Plugin};
+
+mod ground;
 
 #[path = "../tests/sandbox/made.rs"]
 mod made;
 
+use ground::{Deaf, engine, load, median};
 use made::{Made, inlined, line_program};
 
 const ROUNDS: usize = 9;
@@ -26,23 +22,6 @@ const ROUNDS: usize = 9;
 const TRAPS: usize = 200;
 /// The number of frames in a report.
 const FRAMES: usize = 20;
-
-struct Deaf;
-
-impl HostCalls for Deaf {
-    fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
-        async { Ok(()) }.boxed()
-    }
-    fn log(&self, _: Stream, _: String) {}
-    fn log_dropped(&self, _: u64) {}
-    fn progress(&self, _: f32, _: String) {}
-    fn enqueue(&self, _: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-    fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-}
 
 fn sides() -> Vec<(&'static str, Made)> {
     let named = |name: &dyn Fn(usize) -> String| (0..FRAMES).map(name).collect::<Vec<_>>();
@@ -72,30 +51,14 @@ async fn trap(engine: &Arc<Engine>, plugin: &Arc<Plugin>) {
     assert!(matches!(ended.outcome, Outcome::Trapped(_)), "{:?}", ended.outcome);
 }
 
-fn median(mut all: Vec<Duration>) -> Duration {
-    all.sort();
-    all[all.len() / 2]
-}
-
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = ground::runtime();
     let dir = tempfile::tempdir().unwrap();
     runtime.block_on(async {
-        let engine = Engine::new(Settings {
-            attempts: 16,
-            broadcast_calls: 1,
-            guest_threads: 2,
-            cache: CacheSettings::in_folder(dir.path().join("c")),
-            compile: Compile::InProcess,
-            memory_budget: 4 << 30,
-            extra_ca: None,
-        })
-        .unwrap();
+        let engine = engine(dir.path());
         let mut loaded = Vec::new();
         for (name, made) in sides() {
-            let bytes: Arc<[u8]> = made.component().into();
-            let plugin = engine.load("evil".parse().unwrap(), bytes, &PluginSettings::default(), &|_| {}).await;
-            loaded.push((name, plugin.unwrap_or_else(|error| panic!("{name}: {error}")), Vec::new()));
+            loaded.push((name, load(&engine, "evil", made.component()).await, Vec::new()));
         }
         for round in 0..=ROUNDS {
             for (_, plugin, walls) in &mut loaded {

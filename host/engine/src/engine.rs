@@ -25,6 +25,7 @@ use crate::compile::dedup::LinkedCache;
 use crate::plugin::Plugin;
 use crate::sandbox::imports;
 use crate::sandbox::plugin_env::HostEnv;
+use crate::sandbox::secrets::mask::SharedMasks;
 use crate::sandbox::store_data::Sandbox;
 use crate::sandbox::trusted_roots;
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
@@ -159,7 +160,7 @@ impl Engine {
             compiling: Semaphore::new(bounds::COMPILES_AT_ONCE),
             describing: Semaphore::new(wasmtime_config::DESCRIBES_AT_ONCE as usize),
             runtime: runtime.clone(),
-            env: HostEnv { runtime, budget, tls },
+            env: HostEnv { runtime, masks: SharedMasks::new(budget.clone()), budget, tls },
             linked_cache: LinkedCache::default(),
             sync,
             concurrent: OnceLock::new(),

@@ -163,7 +163,7 @@ pub(crate) fn declared_limits(plugins: &PluginIndex, store: &WatchedStore, query
     plugins.view(store.now()).all_limits()
 }
 
-/// Counts the jobs that an operation would change, up to a bound and for a short time.
+/// Counts the jobs that an operation would change, up to a bound and for about this time.
 ///
 /// # Errors
 ///
@@ -173,16 +173,18 @@ pub(crate) async fn preview(
     plugins: &PluginIndex,
     budget: &Budget,
     request: &OperationRequest,
+    time: Duration,
 ) -> Result<Preview, OperationError> {
     let query = Arc::new(request.checked_query()?);
     let room = room_to_search(budget, &query).await?;
     let declared = declared_limits(plugins, store, &query);
     let filter = query.to_string();
     let mut preview = Preview { filter, count: 0, more: false, looked_at: 0, until: None, jobs: Vec::new() };
-    let (started, mut after) = (Instant::now(), None::<JobCursor>);
+    let (started, mut after, mut left) = (Instant::now(), None::<JobCursor>, time);
     loop {
         let new = FindRequest::new(query.clone(), declared.clone(), COUNT_PAGE);
-        let page = store.find(FindRequest { after, room: room.clone(), ..new }).await?;
+        let time_of_page = new.time.min(left);
+        let page = store.find(FindRequest { after, room: room.clone(), time: time_of_page, ..new }).await?;
         preview.count += page.jobs.len() as u64;
         preview.looked_at += page.looked_at;
         preview.until = page.until.or(preview.until);
@@ -190,7 +192,8 @@ pub(crate) async fn preview(
         preview.jobs.extend(page.jobs.into_iter().take(missing));
         after = page.next;
         preview.more = after.is_some();
-        if after.is_none() || preview.count >= bounds::COUNTED_MAX.into() || started.elapsed() >= bounds::PREVIEW_TIME {
+        left = time.saturating_sub(started.elapsed());
+        if after.is_none() || preview.count >= bounds::COUNTED_MAX.into() || left.is_zero() {
             return Ok(preview);
         }
     }

@@ -11,17 +11,24 @@ use wharf_core::audit::{ActKind, NewAct};
 use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::ids::{NodeId, ScheduleId};
-use wharf_core::schedule::{FileSchedules, Schedule, ScheduleSource, SyncAct, sync};
+use wharf_core::schedule::{FileSchedules, Schedule, ScheduleSource, StoredSchedule, SyncAct, sync};
 use wharf_store::{ScheduleWrite, ScheduleWritten, StoreError};
 
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginIndex;
-use crate::schedule_times::TimingError;
 use crate::schedules::{ScheduleError, reschedule};
 use crate::store_health::WatchedStore;
 
 /// The interval at which a host compares again where other hosts use the store, too, or where something is left to do.
 const INTERVAL: Duration = Duration::from_secs(30);
+
+/// Number of schedules that are written in one transaction.
+const WRITES_MAX: usize = 256;
+/// Number of schedules of the file up to which each is looked for by itself.
+const SINGLE_READS_MAX: usize = 100;
+
+/// A schedule is another one than when it was compared.
+struct Changed;
 
 /// The schedules of this host's file, and what the host knows of those of others.
 pub(crate) struct ScheduleSync {
@@ -126,29 +133,34 @@ impl ScheduleSync {
             self.store.call(DOING, self.store.set_schedule_file(self.node, digests, gone)).await?;
         }
         let stored = self.stored(file).await?;
-        let (mut differs, mut is_stale) = (BTreeMap::new(), false);
+        let (mut differs, mut is_stale, mut writes) = (BTreeMap::new(), false, Vec::new());
         for act in sync(file, &stored, &others) {
-            match act {
-                SyncAct::Define(id) => match self.define(file, &stored, &id).await? {
-                    Ok(ScheduleWritten::Written) => {}
-                    Ok(ScheduleWritten::Stale) => is_stale = true,
-                    Ok(ScheduleWritten::TooMany) => _ = differs.insert(id, ScheduleError::TooMany.to_string()),
-                    Err(error) => _ = differs.insert(id, error.to_string()),
-                },
-                SyncAct::Retire(id) => is_stale |= self.retire(&stored, &id).await? == ScheduleWritten::Stale,
+            let decided = match act {
+                SyncAct::Define(id) => self.define(file, &stored, &id).await?.map_err(|why| (id, why)),
+                SyncAct::Retire(id) => Ok(self.retire(&stored, &id).await?),
                 SyncAct::Older(id) => {
                     let why = "a host with a newer file has another definition, which holds; give all hosts one file";
-                    differs.insert(id, why.to_owned());
+                    Err((id, why.to_owned()))
                 }
                 SyncAct::OfApi(id) => {
                     let why = format!(
                         "one of this ID was made through the API, and holds; remove that with `wharf schedule remove {id}`, or \
                          choose another ID"
                     );
-                    differs.insert(id, why);
+                    Err((id, why))
                 }
+            };
+            match decided {
+                Ok(Some(write)) => writes.push(write),
+                // Somebody has changed it since.
+                Ok(None) => is_stale = true,
+                Err((id, why)) => _ = differs.insert(id, why),
+            }
+            if writes.len() == WRITES_MAX {
+                is_stale |= self.write(std::mem::take(&mut writes), &mut differs).await?;
             }
         }
+        is_stale |= self.write(writes, &mut differs).await?;
         for (id, why) in differs.iter().filter(|(id, why)| self.reported.get(*id) != Some(why)) {
             self.listener.notify(&Notice::ScheduleDiffers { schedule: id.clone(), why: why.clone() });
         }
@@ -158,79 +170,125 @@ impl ScheduleSync {
         Ok(is_stale || !self.reported.is_empty())
     }
 
-    /// Returns the stored schedules of files, and those of the API whose IDs the file has, too.
-    async fn stored(&self, file: &FileSchedules) -> Result<Vec<Schedule>, StoreError> {
-        let (mut stored, mut after) = (Vec::new(), None);
-        loop {
-            let page = self.store.schedules(Some(ScheduleSource::File), after, bounds::PAGE_MAX);
-            let page = self.store.call("looking for schedules", page).await?;
-            let is_last = page.len() < bounds::PAGE_MAX as usize;
-            after = page.last().map(|last: &Schedule| last.id.clone());
-            stored.extend(page);
-            if is_last {
-                break;
+    /// Returns the stored schedules of files, and those of the API whose IDs the file has, too, in the order of their IDs.
+    async fn stored(&self, file: &FileSchedules) -> Result<Vec<StoredSchedule>, StoreError> {
+        let mut stored: Vec<StoredSchedule> = Vec::new();
+        self.read_all(ScheduleSource::File, |schedule| stored.push(schedule.into())).await?;
+        let known: BTreeSet<ScheduleId> = stored.iter().map(|stored| stored.id.clone()).collect();
+        let unknown: BTreeSet<&ScheduleId> = file.schedules.keys().filter(|id| !known.contains(*id)).collect();
+        if unknown.len() > SINGLE_READS_MAX {
+            let is_unknown = |schedule: &&Schedule| unknown.contains(&schedule.id);
+            self.read_all(ScheduleSource::Api, |schedule| {
+                stored.extend(Some(schedule).filter(is_unknown).map(StoredSchedule::from));
+            })
+            .await?;
+        } else {
+            for id in unknown {
+                stored.extend(self.read(id).await?.as_ref().map(StoredSchedule::from));
             }
         }
-        let known: BTreeSet<ScheduleId> = stored.iter().map(|schedule| schedule.id.clone()).collect();
-        for id in file.schedules.keys().filter(|id| !known.contains(*id)) {
-            stored.extend(self.store.call("looking for schedules", self.store.schedule(id.clone())).await?);
-        }
+        stored.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         Ok(stored)
     }
 
-    /// Gives a schedule the definition of the file. Returns whether that was written, or why its moments cannot be worked out.
+    /// Reads all schedules of a source, of which not more than a page is held at a time.
+    async fn read_all(&self, source: ScheduleSource, mut each: impl FnMut(&Schedule)) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.store.schedules(Some(source), after, bounds::PAGE_MAX);
+            let page = self.store.call("looking for schedules", page).await?;
+            page.iter().for_each(&mut each);
+            if page.len() < bounds::PAGE_MAX as usize {
+                return Ok(());
+            }
+            after = page.last().map(|last| last.id.clone());
+        }
+    }
+
+    async fn read(&self, id: &ScheduleId) -> Result<Option<Schedule>, StoreError> {
+        self.store.call("looking for schedules", self.store.schedule(id.clone())).await
+    }
+
+    /// Reads a schedule as it was compared: `Err` if it has changed since.
+    async fn compared(
+        &self,
+        stored: &[StoredSchedule],
+        id: &ScheduleId,
+    ) -> Result<Result<Option<Schedule>, Changed>, StoreError> {
+        let Ok(at) = stored.binary_search_by(|stored| stored.id.cmp(id)) else { return Ok(Ok(None)) };
+        let found = self.read(id).await?;
+        let is_as_compared = found.as_ref().is_some_and(|found| StoredSchedule::from(found) == stored[at]);
+        Ok(if is_as_compared { Ok(found) } else { Err(Changed) })
+    }
+
+    /// Returns the write that gives a schedule the definition of the file, `None` if it has changed since it was compared; or why its
+    /// moments cannot be worked out.
     async fn define(
         &self,
         file: &FileSchedules,
-        stored: &[Schedule],
+        stored: &[StoredSchedule],
         id: &ScheduleId,
-    ) -> Result<Result<ScheduleWritten, TimingError>, StoreError> {
-        let (Some(spec), now) = (file.schedules.get(id), self.store.now()) else {
-            return Ok(Ok(ScheduleWritten::Stale));
-        };
-        let found = stored.iter().find(|schedule| schedule.id == *id);
-        let expected = found.map(|found| found.version);
-        let mut schedule = found.cloned().unwrap_or_else(|| Schedule::new(id.clone(), spec.clone(), now));
-        let is_revived = schedule.retired_at.is_some();
-        let is_other = expected.is_none() || schedule.spec != *spec || is_revived;
+    ) -> Result<Result<Option<ScheduleWrite>, String>, StoreError> {
+        let (Some(spec), now) = (file.schedules.get(id), self.store.now()) else { return Ok(Ok(None)) };
+        let Ok(found) = self.compared(stored, id).await? else { return Ok(Ok(None)) };
+        let expected = found.as_ref().map(|found| found.version);
+        let mut schedule = found.unwrap_or_else(|| Schedule::new(id.clone(), spec.clone(), now));
+        let after = schedule.goes_on_after(spec, now);
+        let is_other = expected.is_none() || schedule.spec != *spec || schedule.retired_at.is_some();
         if is_other
             && schedule.redefine(spec.clone(), now)
-            && let Err(error) = reschedule(&mut schedule, now)
+            && let Err(error) = reschedule(&mut schedule, after)
         {
-            return Ok(Err(error));
+            return Ok(Err(error.to_string()));
         }
         (schedule.source, schedule.revision) = (ScheduleSource::File, file.revision);
         schedule.author = self.author().name().map(str::to_owned);
-        self.write(expected, schedule, ActKind::ScheduleSet).await.map(Ok)
+        Ok(Ok(Some(self.change(expected, schedule, ActKind::ScheduleSet))))
     }
 
-    async fn retire(&self, stored: &[Schedule], id: &ScheduleId) -> Result<ScheduleWritten, StoreError> {
-        let (Some(found), now) = (stored.iter().find(|schedule| schedule.id == *id), self.store.now()) else {
-            return Ok(ScheduleWritten::Stale);
-        };
-        let mut schedule = found.clone();
+    /// Returns the write that retires a schedule; `None` if it has changed since it was compared.
+    async fn retire(&self, stored: &[StoredSchedule], id: &ScheduleId) -> Result<Option<ScheduleWrite>, StoreError> {
+        let Ok(Some(mut schedule)) = self.compared(stored, id).await? else { return Ok(None) };
+        let (expected, now) = (schedule.version, self.store.now());
         (schedule.retired_at, schedule.next_at, schedule.moved_at) = (Some(now), None, now);
-        self.write(Some(found.version), schedule, ActKind::ScheduleRetired).await
+        Ok(Some(self.change(Some(expected), schedule, ActKind::ScheduleRetired)))
     }
 
-    /// Writes a schedule, unless somebody has changed it meanwhile.
-    async fn write(
-        &self,
-        expected: Option<u64>,
-        mut schedule: Schedule,
-        kind: ActKind,
-    ) -> Result<ScheduleWritten, StoreError> {
+    /// Returns the write of a schedule, which is done unless somebody has changed it meanwhile.
+    fn change(&self, expected: Option<u64>, mut schedule: Schedule, kind: ActKind) -> ScheduleWrite {
         schedule.version += 1;
         let act = NewAct::of_schedule(self.author(), kind, &schedule, "of wharf.toml");
-        let id = schedule.id.clone();
-        let write = ScheduleWrite { id: id.clone(), expected, schedule: Some(schedule), act: Some(act) };
-        let written = self.store.call("changing schedules", self.store.write_schedules(vec![write])).await?;
-        let written = written.first().copied().unwrap_or(ScheduleWritten::Stale);
-        if written == ScheduleWritten::Written {
-            let by = self.author().name().map(str::to_owned);
-            self.listener.notify(&Notice::ScheduleChanged { schedule: id, act: kind, by });
+        ScheduleWrite { id: schedule.id.clone(), expected, schedule: Some(schedule), act: Some(act) }
+    }
+
+    /// Writes schedules in one transaction. Returns true if some were changed meanwhile; those for which there is no room are added to
+    /// `differs`.
+    async fn write(
+        &self,
+        writes: Vec<ScheduleWrite>,
+        differs: &mut BTreeMap<ScheduleId, String>,
+    ) -> Result<bool, StoreError> {
+        if writes.is_empty() {
+            return Ok(false);
         }
-        Ok(written)
+        let kind = |write: &ScheduleWrite| match &write.schedule {
+            Some(schedule) if schedule.retired_at.is_some() => ActKind::ScheduleRetired,
+            _ => ActKind::ScheduleSet,
+        };
+        let kinds: Vec<(ScheduleId, ActKind)> = writes.iter().map(|write| (write.id.clone(), kind(write))).collect();
+        let written = self.store.call("changing schedules", self.store.write_schedules(writes)).await?;
+        let mut is_stale = written.len() < kinds.len();
+        for ((id, act), written) in kinds.into_iter().zip(written) {
+            match written {
+                ScheduleWritten::Written => {
+                    let by = self.author().name().map(str::to_owned);
+                    self.listener.notify(&Notice::ScheduleChanged { schedule: id, act, by });
+                }
+                ScheduleWritten::Stale => is_stale = true,
+                ScheduleWritten::TooMany => _ = differs.insert(id, ScheduleError::TooMany.to_string()),
+            }
+        }
+        Ok(is_stale)
     }
 
     fn author(&self) -> Author {

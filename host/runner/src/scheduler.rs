@@ -152,11 +152,14 @@ impl Scheduler {
             }
         };
         *last_look = Some(LastLook { now, rewound });
-        let is_loaded = self.plugins.catalog().is_open();
         let synced = self.sync.turn().await?;
         // A host that is drained leaves its ticks to others, or for later; what it knows of files it says all the same.
         if self.load.borrow().draining {
             return Ok(synced.map_or(NextLook::Resumed, NextLook::In));
+        }
+        // Until the plugins are known that the host starts with, nothing can be fired, and nothing is missed.
+        if !self.plugins.catalog().is_open() {
+            return Ok(NextLook::At(self.store.now() + LOADING_INTERVAL));
         }
         let mut after: Option<(Timestamp, ScheduleId)> = None;
         let mut next = NextLook::Idle;
@@ -173,8 +176,7 @@ impl Scheduler {
             }
             let is_last = due.len() < bounds::SCHEDULES_FIRED_MAX as usize;
             after = due.last().and_then(|last| Some((last.next_at?, last.id.clone())));
-            // Until the plugins are known that the host starts with, nothing can be fired, and nothing is missed.
-            let again = if is_loaded { self.fire(due).await? } else { Some(self.store.now() + LOADING_INTERVAL) };
+            let again = self.fire(due).await?;
             next = match (next, again) {
                 (NextLook::At(at), Some(again)) => NextLook::At(at.min(again)),
                 (_, Some(again)) => NextLook::At(again),

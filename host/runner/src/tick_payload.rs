@@ -7,7 +7,7 @@ use wharf_core::time::Timestamp;
 use wharf_engine::spec::json_member::with_text;
 
 /// Returns a payload with the tick as the member that `path` names. Objects that are missing on the way are made, and `null` counts
-/// as an empty object; all other members stay as they are written.
+/// as an empty object; all other members stay in their order, with their values as they are written.
 ///
 /// # Errors
 ///

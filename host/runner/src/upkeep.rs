@@ -174,11 +174,9 @@ mod tests {
 
     use wharf_core::author::Author;
     use wharf_core::clock_watch::ClockDoubt;
-    use wharf_core::ids::{Group, TaskName};
-    use wharf_core::job::{Lineage, NewJob};
-    use wharf_core::key::Lane;
+    use wharf_core::ids::TaskName;
+    use wharf_core::job::NewJob;
     use wharf_core::lifecycle::Event;
-    use wharf_core::limits::OnConflict;
     use wharf_core::time::Timestamp;
     use wharf_engine::Budget;
     use wharf_store::{Clock, MemoryStore, Store};
@@ -201,19 +199,7 @@ mod tests {
         let clock = Arc::new(HandClock(AtomicU64::new(2_000_000_000_000)));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::open(clock.clone()));
         let task: TaskName = "a/b".parse().unwrap();
-        let job = NewJob {
-            id: store.next_id().unwrap(),
-            lane: Lane { group: Group::from(&task), key: None },
-            task,
-            payload: [].into(),
-            priority: 0,
-            due: None,
-            token: None,
-            on_conflict: OnConflict::Wait,
-            batch: None,
-            lineage: Lineage::default(),
-            tick: None,
-        };
+        let job = NewJob::ready(store.next_id().unwrap(), task, None, [].into());
         store.insert(vec![job.clone()], Arc::default()).await.unwrap();
         store.change_job(job.id, Event::CancelRequested, Author::anyone()).await.unwrap().unwrap();
         let doubts = Arc::new(Mutex::new(Vec::new()));

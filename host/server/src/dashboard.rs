@@ -31,6 +31,7 @@ mod operations;
 mod hold_list;
 mod limit_list;
 mod limits;
+mod suggestions;
 mod schedules;
 mod plugins;
 mod schema_form;
@@ -89,7 +90,10 @@ pub(crate) fn routes(dashboard: Dashboard) -> Router {
         .route("/limits/group", needs(Need::ReadAll, get(limits::group)))
         .route("/holds", needs(Need::OperateAll, post(limits::hold)))
         .route("/holds/release", needs(Need::OperateAll, post(limits::release)))
-        .route("/schedules", needs(Need::ReadAll, get(schedules::list)))
+        .route(
+            "/schedules",
+            needs(Need::ReadAll, get(schedules::list)).merge(needs(Need::OperateAll, post(suggestions::accept))),
+        )
         .route("/schedules/{id}", needs(Need::ReadAll, get(schedules::show)))
         .route("/schedules/{id}/run", needs(Need::OperateAll, post(schedules::run)))
         .route("/schedules/{id}/pause", needs(Need::OperateAll, post(schedules::pause)))

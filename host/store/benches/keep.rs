@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
 use wharf_core::job::{LeasedJob, NewJob};
 use wharf_core::keep::{Keep, KeepRules};
-use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
-use wharf_core::limits::{LimitTable, OnConflict};
+use wharf_core::limits::LimitTable;
 use wharf_core::outcome::Usage;
 use wharf_core::room::Room;
 use wharf_core::time::Timestamp;
@@ -25,19 +24,12 @@ const DELETED_EVERY: usize = 10_000;
 const LINE_EVERY: usize = 50_000;
 
 fn new_job(store: &dyn Store, task: &TaskName) -> NewJob {
-    NewJob {
-        id: store.next_id().expect("an ID"),
-        task: task.clone(),
-        lane: Lane { group: Group::from(task), key: None },
-        payload: br#"{"text":"the quick brown fox jumps over the lazy dog"}"#.as_slice().into(),
-        priority: 0,
-        due: None,
-        token: None,
-        on_conflict: OnConflict::Wait,
-        batch: None,
-        lineage: Default::default(),
-        tick: None,
-    }
+    NewJob::ready(
+        store.next_id().expect("an ID"),
+        task.clone(),
+        None,
+        br#"{"text":"the quick brown fox jumps over the lazy dog"}"#.as_slice().into(),
+    )
 }
 
 fn ended(leased: &LeasedJob) -> (JobId, Event) {

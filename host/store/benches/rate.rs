@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
 use wharf_core::job::{LeasedJob, NewJob};
-use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
-use wharf_core::limits::{LimitTable, Limits, OnConflict};
+use wharf_core::limits::{LimitTable, Limits};
 use wharf_core::outcome::Usage;
 use wharf_core::room::Room;
 use wharf_store::{Claim, Queue as _, SqliteStore, SystemClock};
@@ -40,19 +39,12 @@ impl Bench {
         // Strides through the keys, so that neighbours in time are none in the index.
         self.next_key = (self.next_key + 7919) % self.keys.max(1);
         let key = (self.keys > 0).then(|| format!("tenant-{}", self.next_key).parse().expect("a key"));
-        NewJob {
-            id: self.store.next_id().unwrap(),
-            task: self.task.clone(),
-            lane: Lane { group: Group::from(&self.task), key },
-            payload: br#"{"text":"the quick brown fox jumps over the lazy dog"}"#.as_slice().into(),
-            priority: 0,
-            due: None,
-            token: None,
-            on_conflict: OnConflict::Wait,
-            batch: None,
-            lineage: Default::default(),
-            tick: None,
-        }
+        NewJob::ready(
+            self.store.next_id().unwrap(),
+            self.task.clone(),
+            key,
+            br#"{"text":"the quick brown fox jumps over the lazy dog"}"#.as_slice().into(),
+        )
     }
 
     fn jobs(&mut self, count: usize) -> Vec<NewJob> {

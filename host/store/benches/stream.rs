@@ -13,9 +13,8 @@ use std::time::Instant;
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
 use wharf_core::job::{LeasedJob, NewJob};
-use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
-use wharf_core::limits::{LimitTable, Limits, OnConflict};
+use wharf_core::limits::{LimitTable, Limits};
 use wharf_core::outcome::Usage;
 use wharf_core::room::Room;
 use wharf_store::{Claim, PostgresStore, Queue as _};
@@ -83,19 +82,7 @@ async fn measure(address: &str, keys: usize) -> f64 {
 
 fn new_job(store: &PostgresStore, task: &TaskName, keys: usize, n: usize) -> NewJob {
     let key = (keys > 0).then(|| format!("k{}", n % keys).parse().expect("a key"));
-    NewJob {
-        id: store.next_id().unwrap(),
-        task: task.clone(),
-        lane: Lane { group: Group::from(task), key },
-        payload: br#"{"text":"the quick brown fox"}"#.as_slice().into(),
-        priority: 0,
-        due: None,
-        token: None,
-        on_conflict: OnConflict::Wait,
-        batch: None,
-        lineage: Default::default(),
-        tick: None,
-    }
+    NewJob::ready(store.next_id().unwrap(), task.clone(), key, br#"{"text":"the quick brown fox"}"#.as_slice().into())
 }
 
 fn end(leased: &LeasedJob) -> (JobId, Event) {

@@ -1,10 +1,11 @@
 //! Files that nobody here wrote, as registries have them: fetched once at a pinned version into `target/guests/artefacts`, and held to
-//! their digests. Programs from crates.io are built by `cargo install`, unchanged.
+//! their digests. Programs from crates.io are built by `cargo install`, unchanged: they have no digest, since each compiler makes others.
 
 use std::{
     env,
     ffi::OsString,
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -160,12 +161,27 @@ fn fetched(
     let path = folder.join(file);
     if !path.exists() {
         eprintln!("plugins: fetching {package}, once");
-        fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-        fetch(folder)?;
+        // Beside its place, and moved there as a whole: what was fetched by half is never taken for it.
+        let new = folder.with_extension("new");
+        for left in [new.as_path(), folder] {
+            match fs::remove_dir_all(left) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("{} cannot be removed", left.display()));
+                }
+                _ => {}
+            }
+        }
+        fs::create_dir_all(&new).with_context(|| format!("{} cannot be made", new.display()))?;
+        fetch(&new)?;
+        fs::rename(&new, folder).with_context(|| format!("{} cannot be moved", new.display()))?;
     }
     let found = digest::file(&path)?;
     if found != sha256 {
-        bail!("{} of {package} has the digest {found}; expected {sha256}", path.display());
+        let folder = folder.display();
+        bail!(
+            "{} of {package} has the digest {found}; expected {sha256}; remove {folder} to fetch it anew",
+            path.display()
+        );
     }
     Ok(path)
 }

@@ -14,7 +14,7 @@ const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 /// The ID of a custom section.
 const CUSTOM: u8 = 0;
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
-/// How linkers and bindings name the section in which a module says which world it is of.
+/// How the names of the sections begin in which a module says which world it is of.
 const WORLD_SECTION: &[u8] = b"component-type";
 
 /// Makes a component of a core module. `wit` is a folder; without one it is the contract. A module that carries its world
@@ -27,7 +27,7 @@ pub fn pack(core: &[u8], wit: Option<&Path>, world: &str) -> Result<Vec<u8>> {
         bail!("it is no WebAssembly module: it does not begin with the bytes of one");
     }
     let mut core = without_debug_information(core).context("the module is cut off")?;
-    let has_world = core.windows(WORLD_SECTION.len()).any(|part| part == WORLD_SECTION);
+    let has_world = has_world(&core);
     if wit.is_none() && !has_world && is_program(&core) {
         return program(&core);
     }
@@ -44,6 +44,13 @@ pub fn pack(core: &[u8], wit: Option<&Path>, world: &str) -> Result<Vec<u8>> {
         .context("the adapter for WASI preview 1 is not one")?
         .encode()
         .context("the module does not fit its world")
+}
+
+/// Returns true if a module carries its world. A program that makes components has that name in its data, too.
+fn has_world(core: &[u8]) -> bool {
+    let name = |content| leb128(content).and_then(|(size, rest)| rest.get(..size));
+    sections(core)
+        .any(|(id, content)| id == CUSTOM && name(content).is_some_and(|name| name.starts_with(WORLD_SECTION)))
 }
 
 /// Returns true if a module is a program for WASI preview 1: it has a function `_start`.
@@ -88,8 +95,7 @@ const MANIFEST_SECTION: &[u8] = b"wharf-manifest";
 
 /// Returns true if these are the bytes of a program that a host runs as it is: a core module for WASI preview 1.
 pub fn is_program_as_it_is(bytes: &[u8]) -> bool {
-    let has_world = bytes.windows(WORLD_SECTION.len()).any(|part| part == WORLD_SECTION);
-    bytes.starts_with(CORE_MODULE) && !has_world && is_program(bytes)
+    bytes.starts_with(CORE_MODULE) && !has_world(bytes) && is_program(bytes)
 }
 
 /// Returns true if these are the bytes of a component.

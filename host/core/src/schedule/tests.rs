@@ -2,8 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::author::Author;
-use crate::job::{JobStatus, Lineage, NewJob, State};
-use crate::key::Lane;
+use crate::job::{JobStatus, NewJob, State};
 use crate::lease::Lease;
 use crate::limits::OnConflict;
 use crate::tick::JobTick;
@@ -43,19 +42,7 @@ fn id(number: u64) -> JobId {
 
 fn job(number: u64) -> NewJob {
     let task: TaskName = "report/build".parse().unwrap();
-    NewJob {
-        id: id(number),
-        lane: Lane { group: (&task).into(), key: None },
-        task,
-        payload: SharedBytes::default(),
-        priority: 0,
-        due: None,
-        token: None,
-        on_conflict: OnConflict::Wait,
-        batch: None,
-        lineage: Lineage::default(),
-        tick: None,
-    }
+    NewJob::ready(id(number), task, None, SharedBytes::default())
 }
 
 fn firing(schedule: &Schedule, ticks: u64) -> ScheduleFiring {
@@ -379,6 +366,10 @@ fn the_token_of_a_tick_names_schedule_and_moment() {
     assert_eq!(token.as_str(), "schedule:nightly@2023-11-14T22:13:20Z");
     let longest = "x".repeat(bounds::NAME_BYTES_MAX).parse().unwrap();
     assert!(tick_token(&longest, Timestamp::from_micros(u64::MAX)).is_some());
+    assert_eq!(schedule_of_token(&token), Some("nightly".parse().unwrap()));
+    for other in ["nightly@2023-11-14T22:13:20Z", "schedule:nightly", "schedule:no id@x"] {
+        assert_eq!(schedule_of_token(&other.parse().unwrap()), None, "{other}");
+    }
 }
 
 #[test]
@@ -389,10 +380,10 @@ fn files_add_change_and_retire_and_never_undo_what_is_newer() {
         revision: Timestamp::from_millis(at),
         schedules: spec.map(|spec| (id.clone(), spec.clone())).into_iter().collect(),
     };
-    let stored = |spec: &ScheduleSpec, source, at| Schedule {
+    let stored = |spec: &ScheduleSpec, source, at| StoredSchedule {
         source,
         revision: Timestamp::from_millis(at),
-        ..schedule(spec.clone())
+        ..StoredSchedule::from(&schedule(spec.clone()))
     };
     let has = |spec: &ScheduleSpec| vec![BTreeMap::from([(id.clone(), spec.digest())])];
     let of_file = |spec, at| stored(spec, ScheduleSource::File, at);
@@ -405,6 +396,8 @@ fn files_add_change_and_retire_and_never_undo_what_is_newer() {
     assert_eq!(sync(&file(Some(&one), 1), &[of_file(&other, 2)], &[]), define);
     // An older file does not undo what a live host has.
     assert_eq!(sync(&file(Some(&one), 1), &[of_file(&other, 2)], &has(&other)), [SyncAct::Older(id.clone())]);
+    // Nor does one that was written at the very same time: else two hosts would undo each other for ever.
+    assert_eq!(sync(&file(Some(&one), 2), &[of_file(&other, 2)], &has(&other)), [SyncAct::Older(id.clone())]);
     // Only what no live host has is retired, and what the API made never is.
     assert_eq!(sync(&file(None, 2), &[of_file(&one, 1)], &has(&one)), []);
     assert_eq!(sync(&file(None, 2), &[of_file(&one, 1)], &[]), [SyncAct::Retire(id.clone())]);
@@ -412,9 +405,42 @@ fn files_add_change_and_retire_and_never_undo_what_is_newer() {
     assert_eq!(sync(&file(None, 2), std::slice::from_ref(&of_api), &[]), []);
     assert_eq!(sync(&file(Some(&other), 2), &[of_api], &[]), [SyncAct::OfApi(id.clone())]);
     // One that was retired comes back.
-    let retired = Schedule { retired_at: Some(NOON), next_at: None, ..of_file(&one, 1) };
+    let retired = StoredSchedule { is_retired: true, ..of_file(&one, 1) };
     assert_eq!(sync(&file(Some(&one), 1), std::slice::from_ref(&retired), &[]), define);
     assert_eq!(sync(&file(None, 1), &[retired], &[]), []);
+}
+
+#[test]
+fn one_that_was_retired_for_a_moment_misses_no_tick() {
+    let spec = every(MINUTE);
+    let retired = |at| Schedule { retired_at: Some(at), next_at: None, ..schedule(spec.clone()) };
+    let (at, soon, late) = (NOON, NOON + MINUTE / 2, NOON + 2 * MINUTE);
+    assert_eq!(retired(at).goes_on_after(&spec, soon), at);
+    assert_eq!(retired(at).goes_on_after(&spec, late), late, "ticks of a retired schedule do not come");
+    assert_eq!(retired(at).goes_on_after(&every(2 * MINUTE), soon), soon, "it had other times");
+    assert_eq!(retired(late).goes_on_after(&spec, soon), soon, "the clock was set back");
+    assert_eq!(schedule(spec.clone()).goes_on_after(&spec, soon), soon);
+}
+
+#[test]
+fn ticks_that_are_caught_up_or_worked_out_anew_come_by_the_spread() {
+    let spread = Duration::from_secs(50);
+    let mut late = schedule(ScheduleSpec { spread, missed: MissedPolicy::All, ..every(MINUTE) });
+    let offset = late.offset();
+    assert!(!offset.is_zero() && offset < MINUTE, "{offset:?}");
+    late.next_at = Some(NOON + offset);
+    let moment = Duration::from_micros(1);
+    // The third tick is not due a moment before its own time.
+    for (now, fired) in [(NOON + 2 * MINUTE + offset - moment, 2), (NOON + 2 * MINUTE + offset, 3)] {
+        let due = due(&late, now).expect("it is due");
+        let nominal: Vec<Timestamp> = (0..fired).map(|minute| NOON + minute * MINUTE).collect();
+        assert_eq!((due.fire, due.next), (nominal, Some(NOON + fired * MINUTE)));
+    }
+    // After a clock that was ahead.
+    for (now, next) in [(NOON + offset - moment, NOON), (NOON + offset, NOON + MINUTE)] {
+        late.reschedule(now, &mut |after| Timing::next_of_interval(MINUTE, after));
+        assert_eq!(late.next_at, Some(next + offset));
+    }
 }
 
 #[test]

@@ -40,7 +40,16 @@ impl GrantsCheck<'_> {
                     .hint(format!("to grant some, in wharf.toml:\n{table}\nhttp = [\"https://api.example.com\"]")),
             );
         }
-        for grant in self.settings.secrets.iter() {
+        let sends = self.uses("wasi:http/outgoing-handler");
+        if !sends && !self.settings.secrets.is_empty() {
+            let hint = if self.uses(PREVIEW_1) {
+                "programs for WASI preview 1 cannot; build it for WASI 0.2, such as for Rust's target wasm32-wasip2"
+            } else {
+                "a secret goes only into headers of requests by wasi:http; to let the plugin read the value, set it under `env`"
+            };
+            notes.push(Problem::new("it has secrets, but sends no HTTP requests: it can use none of them").hint(hint));
+        }
+        for grant in self.settings.secrets.iter().filter(|_| sends) {
             let name = &grant.name;
             let hosts = grant.secret.as_ref().map(|secret| secret.hosts.as_slice()).unwrap_or_default();
             if !hosts.is_empty() && !hosts.iter().any(|host| host.is_within(&self.settings.http)) {
@@ -81,5 +90,28 @@ impl GrantsCheck<'_> {
             );
         }
         notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_a_plugin_that_sends_no_requests_are_noted() {
+        let settings: PluginSettings =
+            crate::spec::toml_diagnostics::read("secrets = ['stripe']\nhttp = ['https://a.example']").unwrap();
+        let notes = |import: &str| {
+            let imports = [import.to_owned()];
+            let notes = GrantsCheck { id: "charge", imports: &imports, settings: &settings }.notes();
+            notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        let (plain, program) = (notes("wasi:cli/environment@0.2.0"), notes(PREVIEW_1));
+        for text in [&plain, &program] {
+            assert!(text.contains("it has secrets, but sends no HTTP requests"), "{text}");
+        }
+        assert!(plain.contains("under `env`") && program.contains("build it for WASI 0.2"), "{plain}\n{program}");
+        let sends = notes("wasi:http/outgoing-handler@0.2.0");
+        assert!(!sends.contains("it has secrets"), "{sends}");
     }
 }

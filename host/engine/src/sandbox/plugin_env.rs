@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio_rustls::rustls::ClientConfig;
 use wasmtime_wasi_config::WasiConfigVariables;
 
-use crate::sandbox::secrets::mask::PluginMasks;
+use crate::sandbox::secrets::mask::{PluginMasks, SharedMasks};
 use crate::schedule::budget::Budget;
 use crate::spec::grants::PluginSettings;
 
@@ -66,14 +66,16 @@ pub(crate) struct HostEnv {
     pub(crate) budget: Budget,
     /// The settings of plugins' encrypted connections.
     pub(crate) tls: Arc<ClientConfig>,
+    /// The masks of plugins' secrets.
+    pub(crate) masks: SharedMasks,
 }
 
 impl PluginEnv {
     /// Makes the environment of a plugin with these settings.
     pub(crate) fn new(plugin: &str, settings: PluginSettings, host: &HostEnv) -> PluginEnv {
-        let HostEnv { runtime, budget, tls } = host.clone();
+        let HostEnv { runtime, budget, tls, masks } = host.clone();
         let config = settings.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        let masks = PluginMasks::new(&settings.secrets);
+        let masks = PluginMasks::new(&settings.secrets, &masks);
         let (plugin, revoked, requests) = (plugin.to_owned(), OnceLock::new(), AtomicU64::new(0));
         PluginEnv { plugin, settings, config, runtime, budget, tls, masks, revoked, requests }
     }

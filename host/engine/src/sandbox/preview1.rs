@@ -60,7 +60,9 @@ fn add_poll(linker: &mut Linker<Sandbox>) -> wasmtime::Result<()> {
 }
 
 /// An open of a FIFO waits for somebody at its other end, perhaps for good, and keeps a thread that all plugins share. So the file is
-/// looked at before: only one that is replaced at this very moment is not seen.
+/// looked at before. A FIFO that is moved to its place after the look is not seen, and the guest may choose that moment: descriptors
+/// of preview 1 are wasmtime's own, so that none can be opened here without waiting, as `open_file` does. Guests cannot make FIFOs,
+/// and the docs say whom to grant no folder that has some.
 fn add_open(linker: &mut Linker<Sandbox>) -> wasmtime::Result<()> {
     type OpenArgs = (i32, i32, i32, i32, i32, i64, i64, i32, i32);
     linker.func_wrap_async(MODULE, "path_open", |mut caller: Caller<'_, Sandbox>, args: OpenArgs| {

@@ -1,7 +1,7 @@
 //! What a core module sees of the host through WASI preview 1: arguments, variables, standard streams, granted folders.
 
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView as _};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiView as _};
 use wharf_core::bounds;
 
 /// The context of a core module: everything that it sees of the host.
@@ -21,11 +21,6 @@ impl Preview1 {
     /// Returns the context of a program, or that of one that was ended.
     pub(crate) fn of(&mut self, is_ended: bool) -> &mut WasiP1Ctx {
         if is_ended { self.nothing.get_or_insert_with(|| WasiCtx::builder().build_p1()) } else { &mut self.context }
-    }
-
-    /// Returns the parts of the context that WASI 0.2 names, too.
-    pub(crate) fn view(&mut self) -> WasiCtxView<'_> {
-        self.context.ctx()
     }
 }
 

@@ -13,7 +13,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wharf_core::bounds;
 use wharf_core::job::Stream;
 use wharf_core::schedule::tick_text;
-use wharf_core::tick::JobTick;
+use wharf_core::tick::{self, JobTick};
 
 use crate::call::{AttemptLimits, HostCalls};
 use crate::sandbox::limiter::SandboxLimiter;
@@ -203,17 +203,19 @@ impl Sandbox {
 
 /// Returns the variables by which a program knows the tick of its job.
 fn tick_variables(tick: &JobTick) -> Vec<(&'static str, String)> {
-    let mut variables = vec![("WHARF_TICK", tick_text(tick.tick)), ("WHARF_TICKS_MISSED", tick.missed.to_string())];
-    variables.extend(tick.previous.map(|previous| ("WHARF_PREVIOUS_TICK", tick_text(previous))));
+    let [at, before, missed] = tick::VARIABLES;
+    let mut variables = vec![(at, tick_text(tick.tick)), (missed, tick.missed.to_string())];
+    variables.extend(tick.previous.map(|previous| (before, tick_text(previous))));
     variables
 }
 
 impl WasiView for Sandbox {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let table = if self.outbound.is_ended() { &mut self.empty_table } else { &mut self.table };
+        let is_ended = self.outbound.is_ended();
+        let table = if is_ended { &mut self.empty_table } else { &mut self.table };
         match &mut self.wasi {
             Wasi::Components(ctx) => WasiCtxView { ctx, table },
-            Wasi::Module(preview1) => preview1.view(),
+            Wasi::Module(preview1) => preview1.of(is_ended).ctx(),
         }
     }
 }

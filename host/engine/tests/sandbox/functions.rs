@@ -56,6 +56,26 @@ async fn each_function_is_a_task_with_json_on_both_sides() {
     assert_eq!(result(&scene, &plugin, "many", many).await, r#""[1] [] [\"x\", \"y\"] [1, 2] efgh None""#);
 }
 
+/// The bench of functions holds the two against each other, which says nothing unless they do the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plugin_of_the_contract_that_functions_are_measured_against_does_as_they_do() {
+    let scene = Scene::new(2);
+    let (typed, by_contract) = (scene.load("functions").await, scene.load("functions-contract").await);
+    let moved = |by: i32| format!("{{\"row\": {}, \"by\": {by}}}", ROW.replace("0.1", "0.5"));
+    let rows = format!("{{\"rows\": [{ROW}]}}");
+    for (function, task, payload) in [
+        ("move", "move", moved(1).as_str()),
+        ("world.reverse", "reverse", r#"{"bytes": "AP9h"}"#),
+        ("rows.reverse", "reverse-rows", &rows),
+    ] {
+        let expected = result(&scene, &typed, function, payload).await;
+        assert_eq!(result(&scene, &by_contract, task, payload).await, expected, "{task}");
+    }
+    let failed = run(&scene, &by_contract, "move", &moved(-1)).await.outcome;
+    assert_eq!(failed, run(&scene, &typed, "move", &moved(-1)).await.outcome);
+    assert!(matches!(failed, Outcome::Failed(Failure::Retry(_))), "{failed:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_is_a_failure_that_is_retried_unless_the_settings_say_otherwise() {
     let scene = Scene::new(4);

@@ -9,6 +9,7 @@ use wharf_core::job::Stream;
 use wharf_core::outcome::{Failure, Outcome, TimeoutKind};
 use wharf_engine::{AttemptEnd, AttemptHandle, Plugin};
 
+use crate::programs::ends_when_cancelled;
 use crate::scene::{RecordingHost, Scene, assert_returned, call, component, settings};
 
 const C: &str = "program-c";
@@ -140,18 +141,7 @@ async fn a_sleep_takes_no_processor_and_ends_with_the_attempt() {
 async fn a_program_that_is_cancelled_ends() {
     let scene = Scene::new(4);
     let plugin = program(&scene, C, "args = ['--flood']\nstream = 'lines'").await;
-    let gate = Arc::new(tokio::sync::Semaphore::new(1));
-    let host = Arc::new(RecordingHost { gate: Some(Arc::clone(&gate)), ..RecordingHost::default() });
-    let handle = AttemptHandle::new();
-    let running = scene.begin(&plugin, call(&plugin, "run", ""), &host, &handle);
-    while host.chunks.lock().unwrap().is_empty() {
-        tokio::task::yield_now().await;
-    }
-    handle.request_cancel();
-    gate.add_permits(1);
-    let ended = running.await.unwrap();
-    assert!(matches!(ended.outcome, Outcome::Cancelled), "{:?}", ended.outcome);
-    assert!(host.chunks.lock().unwrap().len() <= 3);
+    ends_when_cancelled(&scene, &plugin).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

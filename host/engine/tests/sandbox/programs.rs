@@ -109,15 +109,19 @@ async fn no_program_gets_past_its_bounds_or_disturbs_its_neighbours() {
     }
 }
 
-/// A program that is cancelled is not told, so that it is stopped when its grace is over; its lines are not taken any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_is_cancelled_ends() {
     let scene = Scene::new(4);
     let plugin = program(&scene, "args = ['--flood']\nstream = 'lines'").await;
+    ends_when_cancelled(&scene, &plugin).await;
+}
+
+/// A program that is cancelled is not told, so that it is stopped when its grace is over; its lines are not taken any more.
+pub(crate) async fn ends_when_cancelled(scene: &Scene, flooding: &Arc<Plugin>) {
     let gate = Arc::new(tokio::sync::Semaphore::new(1));
     let host = Arc::new(RecordingHost { gate: Some(Arc::clone(&gate)), ..RecordingHost::default() });
     let handle = AttemptHandle::new();
-    let running = scene.begin(&plugin, call(&plugin, "run", ""), &host, &handle);
+    let running = scene.begin(flooding, call(flooding, "run", ""), &host, &handle);
     while host.chunks.lock().unwrap().is_empty() {
         tokio::task::yield_now().await;
     }

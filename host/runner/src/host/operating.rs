@@ -1,5 +1,7 @@
 //! What operators do: holds, limits, failure groups, bulk operations and the audit log.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use wharf_core::audit::{ActKind, NewAct};
 use wharf_core::author::Author;
@@ -158,13 +160,18 @@ impl Host {
         Ok(group)
     }
 
-    /// Counts the jobs that a bulk operation would change if it began now, up to a bound, and returns the first of them.
+    /// Counts the jobs that a bulk operation would change if it began now, up to a bound and for this time, and returns the first of
+    /// them.
     ///
     /// # Errors
     ///
     /// Returns [`OperationError::Invalid`] if the request is not valid, and [`OperationError::Store`] if the store failed.
-    pub async fn preview_operation(&self, request: OperationRequest) -> Result<Preview, OperationError> {
-        operations::preview(&self.0.store, &self.0.plugins, &self.0.budget, &request).await
+    pub async fn preview_operation(
+        &self,
+        request: OperationRequest,
+        time: Duration,
+    ) -> Result<Preview, OperationError> {
+        operations::preview(&self.0.store, &self.0.plugins, &self.0.budget, &request, time).await
     }
 
     /// Starts a bulk operation: one act on all jobs that meet a query now, each at most once. It is durable when this returns,

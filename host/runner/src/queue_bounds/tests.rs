@@ -1,7 +1,5 @@
-use wharf_core::ids::{Group, JobId};
-use wharf_core::job::Lineage;
-use wharf_core::key::Lane;
-use wharf_core::limits::{LimitTable, OnConflict};
+use wharf_core::ids::JobId;
+use wharf_core::limits::LimitTable;
 use wharf_engine::PluginSettings;
 use wharf_store::{MemoryStore, Queue as _, SystemClock};
 
@@ -34,19 +32,7 @@ pub(crate) fn plugin(name: &str) -> PluginId {
 
 pub(crate) fn new_job(number: u64, task: &str) -> NewJob {
     let task: TaskName = task.parse().unwrap();
-    NewJob {
-        id: JobId::from_number(number).unwrap(),
-        lane: Lane { group: Group::from(&task), key: None },
-        task,
-        payload: [].into(),
-        priority: 0,
-        due: None,
-        token: None,
-        on_conflict: OnConflict::Wait,
-        batch: None,
-        lineage: Lineage::default(),
-        tick: None,
-    }
+    NewJob::ready(JobId::from_number(number).unwrap(), task, None, [].into())
 }
 
 impl QueueBounds {

@@ -10,9 +10,8 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
 use wharf_core::job::{LeasedJob, NewJob};
-use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
-use wharf_core::limits::{LimitTable, Limits, OnConflict};
+use wharf_core::limits::{LimitTable, Limits};
 use wharf_core::outcome::Usage;
 use wharf_core::room::Room;
 use wharf_store::{Claim, Store};
@@ -159,19 +158,7 @@ impl JobSource {
         // Strides through the keys, so jobs that follow each other are not neighbours in the index.
         self.next_key = (self.next_key + 7919) % self.keys;
         let key = format!("tenant-{}", self.next_key).parse().context("a key of the benchmark is invalid")?;
-        Ok(NewJob {
-            id,
-            task: self.task.clone(),
-            lane: Lane { group: Group::from(&self.task), key: Some(key) },
-            payload: PAYLOAD.into(),
-            priority: 0,
-            due: None,
-            token: None,
-            on_conflict: OnConflict::Wait,
-            batch: None,
-            lineage: Default::default(),
-            tick: None,
-        })
+        Ok(NewJob::ready(id, self.task.clone(), Some(key), PAYLOAD.into()))
     }
 }
 

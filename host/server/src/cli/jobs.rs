@@ -11,7 +11,7 @@ use super::follow::{FollowOutput, exit_of, follow, follow_enqueued, report_text}
 use super::operations::{self, ActNumbers, FilterArgs, PaceArgs};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{
-    AttemptList, EnqueueOutcome, Enqueued, Job, JobPage, JobRequest, JobState, Moment, OperationAct,
+    AttemptList, EnqueueOutcome, Enqueued, Job, JobPage, JobRequest, JobState, JobTick, Moment, OperationAct,
 };
 use crate::http::encode;
 use crate::output::{Table, age, escape_line, millis, print_bytes, print_json, print_line};
@@ -404,6 +404,8 @@ fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
     add("token", job.token.clone());
     add("broadcast", job.batch.clone());
     add("parent", job.parent.clone());
+    add("schedule", job.tick.as_ref().map(|tick| tick.schedule.clone()));
+    add("tick", job.tick.as_ref().map(tick_text));
     add("generation", (job.generation != 0).then(|| job.generation.to_string()));
     add("cancel", job.cancel_requested.then(|| "requested".to_owned()));
     let crashes = if job.crashes > 0 { format!(", {} ended with their host", job.crashes) } else { String::new() };
@@ -440,6 +442,18 @@ fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
     lines
 }
 
+/// Describes the tick of a job in one line, with the one before it.
+fn tick_text(tick: &JobTick) -> String {
+    let time = |moment: Moment| format!("{:.0}", moment.date());
+    let before = match (tick.previous, tick.missed) {
+        (None, 0) => "the first".to_owned(),
+        (None, missed) => format!("the first with a job, after {missed} without one"),
+        (Some(previous), 0) => format!("after {}", time(previous)),
+        (Some(previous), missed) => format!("after {} and {missed} without a job", time(previous)),
+    };
+    format!("{}, {before}", time(tick.at))
+}
+
 /// Describes a value in one line: short JSON in full, any other value by its size.
 fn value_summary(bytes: usize, json: Option<&RawValue>) -> String {
     const SHOWN_BYTES_MAX: usize = 300;
@@ -450,12 +464,12 @@ fn value_summary(bytes: usize, json: Option<&RawValue>) -> String {
     }
 }
 
-/// Sends the same request for each job; a refused one does not prevent the others.
 /// Returns an act without numbers.
 fn plain(act: OperationAct) -> (OperationAct, ActNumbers) {
     (act, ActNumbers::default())
 }
 
+/// Sends the same request for each job; a refused one does not prevent the others.
 fn send_each(client: &Client, ids: &[String], verb: &str, json: bool) -> anyhow::Result<ExitStatus> {
     let mut exit = ExitStatus::Done;
     for id in ids {

@@ -196,6 +196,7 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("operation-step-tries", hard::OPERATION_STEP_TRIES.to_string()),
         ("trial-jobs-max", hard::TRIAL_JOBS_MAX.to_string()),
         ("trial-within", duration(hard::TRIAL_WITHIN)),
+        ("preview-page-time", duration(hard::PREVIEW_PAGE_TIME)),
         ("preview-time", duration(hard::PREVIEW_TIME)),
         ("operation-length-max", duration(hard::OPERATION_LENGTH_MAX)),
         ("operations-kept", duration(hard::OPERATIONS_KEPT)),

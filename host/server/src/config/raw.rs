@@ -82,6 +82,7 @@ impl RawSettings {
             (raw.schedules, raw.written_at) = (schedules, written_at);
             raw.secrets = secrets;
             secret_values::check_grants(&raw.plugins, &raw.secrets, &mut problems);
+            secret_values::check_variables(&raw.plugins, &mut problems);
             secret_values::give(&mut raw.plugins, &raw.secrets);
         }
         from_environment.into_iter().for_each(|(setting, text, origin)| raw.set(setting, text, origin));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use wharf_core::tick;
 use wharf_engine::spec::secret::{Secret, SecretName};
 
 use super::environment::Environment;
@@ -30,6 +31,24 @@ pub(super) fn check_grants(plugins: &[PluginSection], secrets: &[SecretSection],
                 problems.add(
                     at,
                     format_args!("`{key}`: `env` sets {variable}, which is that of the secret `{name}`; leave one out"),
+                );
+            }
+        }
+    }
+}
+
+/// Checks that no plugin's environment has the names of variables that the host sets for jobs of schedules.
+pub(super) fn check_variables(plugins: &[PluginSection], problems: &mut Problems) {
+    for section in plugins {
+        for variable in tick::VARIABLES {
+            if section.settings.env.contains_key(variable) || section.has_outside_env(variable) {
+                let key = format!("plugins.{}.env.{variable}", section.id);
+                let at = section.shown.iter().find(|(shown, _, _)| *shown == key).map_or(&section.at, |(_, _, at)| at);
+                problems.add(
+                    at,
+                    format_args!(
+                        "`{key}`: programs have this variable from the host, of the tick of a job; choose another name"
+                    ),
                 );
             }
         }

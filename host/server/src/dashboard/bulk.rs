@@ -40,7 +40,8 @@ pub(super) async fn preview(State(host): State<Host>, visitor: Visitor, uri: Uri
         (None, None) => format!("id:{}", ids.join(",")),
     };
     let query = filter::parse("where", &text, host.now())?;
-    let found = host.preview_operation(request(act, query, &visitor, None, Default::default())).await;
+    let asked = request(act, query, &visitor, None, Default::default());
+    let found = host.preview_operation(asked, bounds::PREVIEW_PAGE_TIME).await;
     let found = found.map_err(operations::refused)?;
     let frame = Frame::still("Change many jobs", Section::Jobs);
     Ok(page(&visitor, &frame, &content(&visitor, act, &text, &found)))

@@ -11,7 +11,7 @@ use wharf_core::ids::JobId;
 use wharf_core::job::Job as CoreJob;
 use wharf_runner::Host;
 
-use crate::http::api::{AttemptList, Job, JobState, Moment, Wait};
+use crate::http::api::{AttemptList, Job, JobState, JobTick, Moment, Wait};
 use crate::http::bytes::harmless_headers;
 use crate::http::jobs::{BytesOf, read_bytes};
 use crate::http::problem::Problem;
@@ -26,7 +26,7 @@ use super::job_log::{self, LogTail};
 use super::job_row::{headings, look, row};
 use super::layout::{Frame, Section, act, page, state};
 use super::page_path::PagePath;
-use super::text::{ago, brief, first_line, full, line, lines, size};
+use super::text::{ago, brief, count, first_line, full, line, lines, size};
 use super::timeline::timeline;
 use super::visitor::Visitor;
 
@@ -164,6 +164,7 @@ pub(super) fn top(visitor: &Visitor, seen: &Seen) -> Markup {
                     dd { a class="mono" href=(visitor.link(&format!("jobs/{parent}"))) { (parent) } }
                 }
             }
+            @if let Some(tick) = &job.tick { (tick_facts(visitor, tick)) }
             @if let Some(batch) = job.batch.as_ref().filter(|_| visitor.sees_all()) {
                 div {
                     dt { "Broadcast" }
@@ -195,6 +196,23 @@ pub(super) fn top(visitor: &Visitor, seen: &Seen) -> Markup {
                 p { strong { "Asked to end." } " After the grace period its sandbox is stopped." }
             }
         }
+    }
+}
+
+/// Returns the tick that a job was enqueued for, and what came before it.
+fn tick_facts(visitor: &Visitor, tick: &JobTick) -> Markup {
+    let page = format!("schedules/{}", encode(&tick.schedule));
+    html! {
+        div {
+            dt { "Schedule" }
+            dd {
+                @if visitor.sees_all() { a href=(visitor.link(&page)) { (line(&tick.schedule)) } }
+                @else { (line(&tick.schedule)) }
+            }
+        }
+        div { dt { "Tick" } dd { (full(tick.at)) " UTC" } }
+        @if let Some(previous) = tick.previous { div { dt { "Tick before" } dd { (full(previous)) " UTC" } } }
+        @if tick.missed > 0 { div { dt { "Missed before" } dd { (count(tick.missed)) } } }
     }
 }
 

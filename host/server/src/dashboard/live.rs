@@ -256,8 +256,8 @@ pub(super) async fn schedule(
     watched(&dashboard, &visitor, ("schedules/x", "schedule"), move |dashboard, visitor| {
         let id = id.clone();
         async move {
-            let schedule = schedules_api::read(&dashboard.app.host, &id).await.ok()?;
-            Some(schedules::content(&visitor, &schedule).into())
+            let seen = schedules::read(&dashboard.app.host, &id).await.ok()?;
+            Some(schedules::content(&visitor, &seen).into())
         }
     })
 }

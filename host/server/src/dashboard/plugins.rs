@@ -15,6 +15,7 @@ use super::answer::Answer;
 use super::layout::{Frame, Section, page, state};
 use super::listing::{Column, listing};
 use super::page_path::PagePath;
+use super::suggestions;
 use super::text::{ago, brief, count, first_line, line, lines, size};
 use super::visitor::Visitor;
 
@@ -115,6 +116,10 @@ pub(super) async fn show(State(host): State<Host>, visitor: Visitor, PagePath(id
     let file = plugins::read(&host, id.clone()).await?;
     let catalog = host.catalog();
     let id: Option<PluginId> = id.parse().ok();
+    let suggested = match &id {
+        Some(id) => Some(suggestions::of_plugin(&host, &visitor, &catalog, id).await?),
+        None => None,
+    };
     let title = file.id.clone().unwrap_or_else(|| file.file.clone());
     let loaded = file.loaded.as_ref();
     let main = html! {
@@ -137,6 +142,7 @@ pub(super) async fn show(State(host): State<Host>, visitor: Visitor, PagePath(id
                 div {
                     @for task in &loaded.tasks { (task_section(&visitor, task)) }
                     @if let Some(receive) = &loaded.receive { (receive_section(receive, &loaded.topics)) }
+                    @if let Some(suggested) = &suggested { (suggested) }
                 }
                 div {
                     (grants(&visitor, &catalog, id.as_ref(), &file))

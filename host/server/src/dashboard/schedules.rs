@@ -4,25 +4,29 @@ use axum::extract::State;
 use axum::http::Uri;
 use maud::{Markup, html};
 use wharf_core::bounds;
+use wharf_core::find::JobOrder;
 use wharf_core::hold::HoldReason;
 use wharf_runner::Host;
 
-use crate::http::api::{CLOCK_LAW, ClockChange, Schedule, ScheduleSource, ScheduleState, TickOutcome};
-use crate::http::{encode, length, schedules};
+use crate::http::api::{CLOCK_LAW, ClockChange, Job, Schedule, ScheduleSource, ScheduleState, TickOutcome};
+use crate::http::problem::Problem;
+use crate::http::{encode, filter, length, schedules};
 use crate::output::spread;
 
 use super::answer::{Answer, lead_to};
 use super::content::json;
 use super::form::Form;
+use super::job_row::look;
 use super::layout::{Frame, Section, act, marks, page, state};
 use super::listing::{bare_listing, listing, pager};
 use super::page_path::PagePath;
+use super::suggestions;
 use super::text::{ago, brief, count, full, line};
 use super::visitor::Visitor;
 
 /// Lists schedules.
 pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -> Answer {
-    let found = schedules::page(&host, &uri).await?;
+    let (found, suggested) = tokio::try_join!(schedules::page(&host, &uri), suggestions::of_all(&host, &visitor))?;
     let columns = [
         ("", "State"),
         ("grow", "Schedule"),
@@ -45,6 +49,7 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -
             }
         } @else { (listing("Schedules", &columns, &rows)) }
         (pager(uri.query().map(|_| "?"), found.next.as_deref(), "Next"))
+        (suggested)
     };
     let frame = Frame { title: "Schedules", section: Section::Schedules, live: Some("live/health".into()) };
     Ok(page(&visitor, &frame, &main))
@@ -97,13 +102,35 @@ fn when(schedule: &Schedule) -> String {
     }
 }
 
+/// A schedule as its page shows it, with the jobs of its last ticks that are not deleted.
+pub(super) struct SeenSchedule {
+    schedule: Schedule,
+    jobs: Vec<Job>,
+}
+
+/// Reads a schedule, and the jobs of its last ticks.
+///
+/// # Errors
+/// If there is no such schedule, or the store failed.
+pub(super) async fn read(host: &Host, id: &str) -> Result<SeenSchedule, Problem> {
+    let schedule = schedules::read(host, id).await?;
+    let ids: Vec<&str> = schedule.recent.iter().filter_map(|tick| tick.job.as_deref()).collect();
+    if ids.is_empty() {
+        return Ok(SeenSchedule { schedule, jobs: Vec::new() });
+    }
+    let query = filter::parse("ids", &format!("id:{}", ids.join(",")), host.now())?;
+    let found = host.find(query.into(), JobOrder::Newest, None, bounds::SCHEDULE_TICKS_KEPT as u32).await?;
+    Ok(SeenSchedule { jobs: found.jobs.iter().map(Job::in_list).collect(), schedule })
+}
+
 /// Shows one schedule.
 pub(super) async fn show(State(host): State<Host>, visitor: Visitor, PagePath(id): PagePath<String>) -> Answer {
-    let schedule = schedules::read(&host, &id).await?;
+    let seen = read(&host, &id).await?;
+    let schedule = &seen.schedule;
     let main = html! {
         // The form of a pause stands outside of the part that is sent again: what is typed there stays.
-        div id="schedule" { (content(&visitor, &schedule)) }
-        @if visitor.may_operate() && schedule.state == ScheduleState::Active { (pause_form(&visitor, &schedule)) }
+        div id="schedule" { (content(&visitor, &seen)) }
+        @if visitor.may_operate() && schedule.state == ScheduleState::Active { (pause_form(&visitor, schedule)) }
     };
     let title = format!("Schedule {}", schedule.id);
     let live = Some(format!("live/schedules/{}", encode(&schedule.id)));
@@ -111,7 +138,8 @@ pub(super) async fn show(State(host): State<Host>, visitor: Visitor, PagePath(id
 }
 
 /// Returns the content of the page of a schedule.
-pub(super) fn content(visitor: &Visitor, schedule: &Schedule) -> Markup {
+pub(super) fn content(visitor: &Visitor, seen: &SeenSchedule) -> Markup {
+    let schedule = &seen.schedule;
     let own = format!("schedules/{}", encode(&schedule.id));
     html! {
         div class="head" {
@@ -145,7 +173,7 @@ pub(super) fn content(visitor: &Visitor, schedule: &Schedule) -> Markup {
                 header { h2 { "Next" } @if let Some(zone) = &schedule.zone { span class="dim" { (line(zone)) } } }
                 (next(visitor, schedule))
             }
-            section { header { h2 { "Last ticks" } } (recent(visitor, schedule)) }
+            section { header { h2 { "Last ticks" } } (recent(visitor, seen)) }
         }
         @if let Some(payload) = &schedule.payload {
             section {
@@ -207,7 +235,9 @@ fn next(visitor: &Visitor, schedule: &Schedule) -> Markup {
     }
 }
 
-fn recent(visitor: &Visitor, schedule: &Schedule) -> Markup {
+fn recent(visitor: &Visitor, seen: &SeenSchedule) -> Markup {
+    let schedule = &seen.schedule;
+    let job_of = |id: &str| seen.jobs.iter().find(|job| job.id == id);
     let rows = html! {
         @for tick in &schedule.recent {
             tr {
@@ -215,9 +245,25 @@ fn recent(visitor: &Visitor, schedule: &Schedule) -> Markup {
                     (state(if tick.outcome == TickOutcome::Fired { "succeeded" } else { "retrying" }, &tick.outcome.to_string()))
                 }
                 td class="grow" {
-                    @if let Some(job) = &tick.job { a class="mono" href=(visitor.link(&format!("jobs/{job}"))) { (job) } }
+                    @match tick.job.as_deref().map(|id| (id, job_of(id))) {
+                        Some((id, Some(job))) => {
+                            @let (class, word) = look(job);
+                            a class="mono" href=(visitor.link(&format!("jobs/{id}"))) { (id) }
+                            " "
+                            (state(class, word))
+                        }
+                        Some((id, None)) => { span class="mono" { (id) } " " span class="dim" { "deleted" } }
+                        None => {}
+                    }
                     @if tick.count > 1 { span class="why" { (count(tick.count)) " ticks" } }
                     @if !tick.reason.is_empty() { span class="why" title=(line(&tick.reason)) { (line(&tick.reason)) } }
+                    @if tick.outcome != TickOutcome::Fired {
+                        span class="under" {
+                            (tick.outcome.to_string())
+                            @if tick.count > 1 { " · " (count(tick.count)) " ticks" }
+                            @if !tick.reason.is_empty() { " · " (line(&tick.reason)) }
+                        }
+                    }
                 }
                 td class="num" { (ago(tick.tick, visitor.now)) }
             }

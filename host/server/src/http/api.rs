@@ -34,7 +34,7 @@ pub(crate) use enqueue::{EnqueueQuery, Enqueued, JobRequest};
 pub(crate) use failures::{Failure, FailurePage, FailuresQuery};
 pub(crate) use health::{Health, Readiness};
 pub(crate) use holds::{Hold, HoldPage, HoldRequest, ReleaseQuery};
-pub(crate) use jobs::{AttemptReport, Job, JobPage, ListOrder, ListQuery, RetryQuery, Usage};
+pub(crate) use jobs::{AttemptReport, Job, JobPage, JobTick, ListOrder, ListQuery, RetryQuery, Usage};
 pub(crate) use limits::{LaneUse, Limit, LimitNumbers, LimitQuery, WaitingJobs};
 pub(crate) use log_entry::LogEntry;
 pub(crate) use moment::{Moment, millis};
@@ -43,7 +43,8 @@ pub(crate) use operations::{
     BulkOperation, OperationAct, OperationPage, OperationPreview, OperationRequest, OperationState, OperationsQuery,
 };
 pub(crate) use plugins::{
-    PluginFile, Refusal, TaskDocument, TaskKind, loaded_or_refused, plugin_files, suggested, suggestion_text,
+    PluginFile, Refusal, SuggestedSchedule, TaskDocument, TaskKind, loaded_or_refused, plugin_files, suggested,
+    suggestion_text, suggestion_times,
 };
 pub(crate) use schedules::{CLOCK_LAW, PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun};
 pub(crate) use summary::{EndedCounts, KeySummary, Quantiles, Summary, SummaryQuery, TaskSummary, WaitCounts};

@@ -57,7 +57,7 @@ pub(crate) async fn start(
         priority,
     };
     if preview {
-        let found = host.preview_operation(request).await.map_err(refused)?;
+        let found = host.preview_operation(request, bounds::PREVIEW_TIME).await.map_err(refused)?;
         let jobs = found.jobs.iter().map(Job::in_list).collect();
         let wharf_runner::Preview { filter, count, more, looked_at, until, .. } = found;
         let preview = OperationPreview { filter, count, more, looked_at, until: until.map(Moment), jobs };

@@ -8,7 +8,7 @@ use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::hold::{HoldLength, HoldReason};
 use wharf_core::ids::{JobId, ParseIdError, ScheduleId};
-use wharf_core::schedule::{ScheduleSpec, Timing};
+use wharf_core::schedule::{Schedule as CoreSchedule, ScheduleSpec, Timing};
 use wharf_runner::{EnqueueError, Host, ScheduleError};
 
 use super::api::{PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun};
@@ -26,6 +26,10 @@ const BODY_BYTES_MAX: u64 = bounds::SCHEDULE_PAYLOAD_BYTES_MAX / 3 * 4 + 16 * bo
 const PAUSE_BYTES_MAX: u64 = 16 * 1024;
 /// Number of schedules on a page, if the query does not set it.
 const PAGE_DEFAULT: u32 = 100;
+/// Number of schedules that are read at a time.
+const READ_MAX: usize = 64;
+/// The size of the payloads of a page in bytes, of which one schedule always has its own.
+const PAGE_PAYLOADS_BYTES_MAX: usize = 1024 * 1024;
 
 /// Lists schedules, in the order of their IDs.
 pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<SchedulePage>, Problem> {
@@ -38,13 +42,36 @@ pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<Sche
 /// If a parameter is not valid, or the store failed.
 pub(crate) async fn page(host: &Host, uri: &Uri) -> Result<SchedulePage, Problem> {
     let (after, max) = query::page_after(uri, PAGE_DEFAULT, bounds::PAGE_MAX - 1)?;
-    let mut found = host.schedules(after, max + 1).await?;
-    let more = found.len() > max as usize;
-    found.truncate(max as usize);
+    let (found, more) = read_page(host, after, max as usize).await?;
     let last = found.last().filter(|_| more);
     let next = last.map(|last| links::page_from_page(&format!("limit={max}&after={}", last.id)));
     let now = host.now();
     Ok(SchedulePage { schedules: found.iter().map(|schedule| Schedule::of(schedule, now)).collect(), next })
+}
+
+/// Reads schedules up to a number, and up to some bytes of payloads. Returns them, and true if there are more.
+async fn read_page(
+    host: &Host,
+    mut after: Option<ScheduleId>,
+    max: usize,
+) -> Result<(Vec<CoreSchedule>, bool), Problem> {
+    let (mut found, mut bytes): (Vec<CoreSchedule>, usize) = (Vec::new(), 0);
+    loop {
+        let wanted = (max + 1 - found.len()).min(READ_MAX);
+        let page = host.schedules(after, wanted as u32).await?;
+        let is_last = page.len() < wanted;
+        for schedule in page {
+            bytes += schedule.spec.payload.len();
+            if found.len() == max || bytes > PAGE_PAYLOADS_BYTES_MAX && !found.is_empty() {
+                return Ok((found, true));
+            }
+            found.push(schedule);
+        }
+        if is_last {
+            return Ok((found, false));
+        }
+        after = found.last().map(|last| last.id.clone());
+    }
 }
 
 /// Shows one schedule.
@@ -74,13 +101,27 @@ pub(crate) async fn put(
     let (head, body) = request.into_parts();
     let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
     still_valid(&access)?;
-    let spec = spec(query::json(&body)?)?;
-    if !access.enqueues(&spec.task) {
-        return Err(forbidden(&access, &format!("enqueue:{}", spec.task)).hint("the schedule enqueues its jobs"));
-    }
-    let (schedule, is_new) = host.put_schedule(id, spec, by).await.map_err(refused)?;
+    let (schedule, is_new) = define(&host, &access, id, query::json(&body)?, by).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(Schedule::of(&schedule, host.now()))).into_response())
+}
+
+/// Defines a schedule, if the client may enqueue jobs of its task; returns it, and whether it is new.
+///
+/// # Errors
+/// The problem of a schedule that was not defined.
+pub(crate) async fn define(
+    host: &Host,
+    access: &Access,
+    id: ScheduleId,
+    request: ScheduleRequest,
+    by: Author,
+) -> Result<(CoreSchedule, bool), Problem> {
+    let spec = spec(request)?;
+    if !access.enqueues(&spec.task) {
+        return Err(forbidden(access, &format!("enqueue:{}", spec.task)).hint("the schedule enqueues its jobs"));
+    }
+    host.put_schedule(id, spec, by).await.map_err(refused)
 }
 
 /// Deletes a schedule; its jobs stay.
@@ -171,7 +212,11 @@ pub(crate) async fn resume_now(host: &Host, id: &str, by: Author) -> Result<Sche
     Ok(Schedule::of(&resumed, host.now()))
 }
 
-fn spec(request: ScheduleRequest) -> Result<ScheduleSpec, Problem> {
+/// Returns the specification that a request writes. Its times are not checked yet.
+///
+/// # Errors
+/// The problem of the first member that is not valid.
+pub(crate) fn spec(request: ScheduleRequest) -> Result<ScheduleSpec, Problem> {
     let named = |name: &str, error: ParseIdError| Problem::bad_request(format!("`{name}`: {error}"));
     let timing = match (request.cron, request.every) {
         (Some(expression), None) => Timing::Cron { expression, zone: request.zone.unwrap_or_else(|| "UTC".to_owned()) },

@@ -145,9 +145,10 @@ impl PostgresLedger<'_> {
     async fn update_lanes(&self, lanes: Option<(Vec<i32>, &str)>) -> Result<(), SessionError> {
         let Some((groups, key)) = lanes else { return Ok(()) };
         let text = "UPDATE $schema.lines SET held_until_at = (
-                        SELECT max(coalesce(until_at, 9223372036854775807)) FROM $schema.names JOIN $schema.holds
-                            ON scope IN ('key:' || $2, 'group:' || names.text || ' key:' || $2)
-                        WHERE names.id = lines.limit_group AND (until_at IS NULL OR until_at > $3))
+                        SELECT max(coalesce(until_at, 9223372036854775807)) FROM $schema.names CROSS JOIN LATERAL (
+                            SELECT until_at FROM $schema.holds WHERE scope = 'key:' || $2
+                            UNION ALL SELECT until_at FROM $schema.holds WHERE scope = 'group:' || names.text || ' key:' || $2
+                        ) AS held WHERE names.id = lines.limit_group AND (until_at IS NULL OR until_at > $3))
                     WHERE limit_group = ANY($1) AND key = $2";
         let now = timestamp_us(self.now);
         let args = [(&groups as _, Type::INT4_ARRAY), (&key as _, Type::TEXT), (&now as _, Type::INT8)];
@@ -165,10 +166,13 @@ impl PostgresLedger<'_> {
         lanes: impl IntoIterator<Item = &'l LaneRow>,
     ) -> Result<(), SessionError> {
         let (groups, keys) = lane_columns(lanes.into_iter().filter(|lane| !lane.key.is_empty()));
+        // Each scope by itself: with both in one condition the server reads all holds for each lane.
         let text = "SELECT lanes.limit_group, lanes.key, max(coalesce(until_at, 9223372036854775807))
                     FROM unnest($1::int[], $2::text[]) AS lanes (limit_group, key) JOIN $schema.names ON names.id = lanes.limit_group
-                    JOIN $schema.holds ON scope IN ('key:' || lanes.key, 'group:' || names.text || ' key:' || lanes.key)
-                    WHERE until_at IS NULL OR until_at > $3 GROUP BY lanes.limit_group, lanes.key";
+                    CROSS JOIN LATERAL (
+                        SELECT until_at FROM $schema.holds WHERE scope = 'key:' || lanes.key
+                        UNION ALL SELECT until_at FROM $schema.holds WHERE scope = 'group:' || names.text || ' key:' || lanes.key
+                    ) AS held WHERE until_at IS NULL OR until_at > $3 GROUP BY lanes.limit_group, lanes.key";
         let now = timestamp_us(self.now);
         let args = [(&groups as _, Type::INT4_ARRAY), (&keys as _, Type::TEXT_ARRAY), (&now as _, Type::INT8)];
         for row in self.session.query_if(self.has_holds && !keys.is_empty(), text, &args).await? {

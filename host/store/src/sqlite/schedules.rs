@@ -158,21 +158,32 @@ impl SqliteLedger<'_> {
         Ok(())
     }
 
-    fn write_schedule(&self, write: &ScheduleWrite) -> rusqlite::Result<ScheduleWritten> {
+    /// Writes a schedule. `count` is the number of all, once it was counted for a write of the same transaction.
+    fn write_schedule(&self, write: &ScheduleWrite, count: &mut Option<u32>) -> rusqlite::Result<ScheduleWritten> {
         let mut find = self.conn.prepare_cached("SELECT version FROM schedules WHERE id = ?1")?;
         let found: Option<i64> = find.query_row([write.id.as_str()], |row| row.get(0)).optional()?;
         if found != write.expected.map(signed) {
             return Ok(ScheduleWritten::Stale);
         }
         if found.is_none() {
-            let count: u32 = self.conn.query_row("SELECT count(*) FROM schedules", [], |row| row.get(0))?;
-            if count >= bounds::SCHEDULES_MAX {
+            let known = match *count {
+                Some(known) => known,
+                None => self.conn.query_row("SELECT count(*) FROM schedules", [], |row| row.get(0))?,
+            };
+            *count = Some(known);
+            if known >= bounds::SCHEDULES_MAX {
                 return Ok(ScheduleWritten::TooMany);
             }
         }
         match &write.schedule {
-            Some(schedule) => self.put_schedule(schedule)?,
-            None => _ = self.conn.execute("DELETE FROM schedules WHERE id = ?1", [write.id.as_str()])?,
+            Some(schedule) => {
+                self.put_schedule(schedule)?;
+                *count = count.map(|count| count + u32::from(found.is_none()));
+            }
+            None => {
+                let deleted = self.conn.execute("DELETE FROM schedules WHERE id = ?1", [write.id.as_str()])?;
+                *count = count.map(|count| count - deleted as u32);
+            }
         }
         write.act.iter().try_for_each(|act| self.write_act(act))?;
         Ok(ScheduleWritten::Written)
@@ -268,7 +279,10 @@ impl ScheduleStore for SqliteStore {
     }
 
     async fn write_schedules(&self, writes: Vec<ScheduleWrite>) -> Result<Vec<ScheduleWritten>, StoreError> {
-        let write = move |ledger: &mut SqliteLedger| writes.iter().map(|write| ledger.write_schedule(write)).collect();
+        let write = move |ledger: &mut SqliteLedger| {
+            let mut count = None;
+            writes.iter().map(|write| ledger.write_schedule(write, &mut count)).collect()
+        };
         self.writer.write(write, |_: &Vec<_>| false).await
     }
 

@@ -7,8 +7,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::job::{NewJob, StateName};
-use wharf_core::key::Lane;
-use wharf_core::limits::{LimitTable, OnConflict};
+use wharf_core::limits::LimitTable;
 use wharf_core::outcome::Usage;
 use wharf_core::room::Room;
 
@@ -23,19 +22,7 @@ fn store() -> (TempDir, Arc<SqliteStore>) {
 
 fn new_job(store: &SqliteStore, payload_bytes: usize) -> NewJob {
     let task: TaskName = "words/count".parse().unwrap();
-    NewJob {
-        id: store.next_id().unwrap(),
-        lane: Lane { group: Group::from(&task), key: None },
-        task,
-        payload: vec![7; payload_bytes].into(),
-        priority: 0,
-        due: None,
-        token: None,
-        on_conflict: OnConflict::Wait,
-        batch: None,
-        lineage: Default::default(),
-        tick: None,
-    }
+    NewJob::ready(store.next_id().unwrap(), task, None, vec![7; payload_bytes].into())
 }
 
 fn claim(free: u32) -> Claim {

@@ -22,8 +22,12 @@ const JOBS: u64 = 100_000;
 /// The most rows that one step of a plan may read: as many as a search or a summary looks at with one statement, and those of a few
 /// claims.
 const ROWS_MAX: u64 = 8192;
-/// The tables that grow with the jobs.
-const LARGE: [&str; 5] = ["jobs", "finished", "attempts", "entries", "ready"];
+/// The tables that grow with the jobs, or with their keys.
+const LARGE: [&str; 6] = ["jobs", "finished", "attempts", "entries", "ready", "holds"];
+
+/// Keys that are held while the statements run.
+const HELD: u64 = 10_000;
+const HOLDS: &str = "INSERT INTO wharf.holds (scope, reason, held_at) SELECT 'key:held-' || n, 'why', 1 FROM generate_series(1, $held) AS n";
 
 /// Makes the server write down every plan of the sessions that follow.
 const EXPLAIN: &str = "ALTER ROLE wharf SET session_preload_libraries = 'auto_explain';
@@ -104,6 +108,7 @@ fn no_statement_of_a_search_or_a_claim_reads_a_table_of_postgres() {
     block_on(async {
         drop(PostgresStore::open(&address).await.unwrap());
         many_jobs::fill_postgres(&plain, JOBS).await;
+        server.sql(&HOLDS.replace("$held", &HELD.to_string()));
         server.sql(EXPLAIN);
         let store = PostgresStore::open(&address).await.unwrap();
         let stage = Stage { store: Arc::new(store), ..Stage::new(Kind::Memory).await }.limit(COUNT, at_most(1, 20));

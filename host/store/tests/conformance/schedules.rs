@@ -161,6 +161,35 @@ fn who_saw_another_version_writes_nothing() {
 }
 
 #[test]
+fn writes_of_one_call_see_each_other_and_one_that_is_stale_keeps_no_other_from_being_written() {
+    on_every_store(|stage| async move {
+        let (one, other) = (schedule(&stage, "one", spec()), schedule(&stage, "other", spec()));
+        let write = |schedule: &Schedule, expected| ScheduleWrite {
+            id: schedule.id.clone(),
+            expected,
+            schedule: Some(schedule.clone()),
+            act: None,
+        };
+        let changed = Schedule { version: one.version + 1, ..one.clone() };
+        let delete = ScheduleWrite { id: one.id.clone(), expected: Some(changed.version), schedule: None, act: None };
+        let writes = vec![
+            write(&one, None),
+            write(&one, None),
+            write(&changed, Some(one.version)),
+            write(&other, Some(7)),
+            write(&other, None),
+            delete,
+            write(&one, None),
+        ];
+        let results = stage.store.write_schedules(writes).await.unwrap();
+        let (written, stale) = (ScheduleWritten::Written, ScheduleWritten::Stale);
+        assert_eq!(results, [written, stale, written, stale, written, written, written]);
+        let stored = stage.store.schedules(None, None, 10).await.unwrap();
+        assert_eq!(stored, [one, other]);
+    });
+}
+
+#[test]
 fn a_firing_sets_the_next_moment_and_inserts_the_job_once() {
     on_every_store(|stage| async move {
         let first = add(&stage, "nightly", spec()).await;

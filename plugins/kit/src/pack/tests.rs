@@ -37,6 +37,14 @@ fn a_program_of_preview_1_becomes_one_of_wasi_0_2() {
     assert!(is_component(&packed) && packed.windows(run.len()).any(|part| part == run));
     assert!(is_program_as_it_is(PROGRAM) && !is_program_as_it_is(&packed) && !is_program_as_it_is(EMPTY));
     let by_go = [PROGRAM, b"\0\x0c\x0ago:buildidx"].concat();
+    // A program that makes components has the name of a section in its data.
+    let by_name = [PROGRAM, b"\0\x12\x03abccomponent-type"].concat();
+    assert!(
+        is_program_as_it_is(&by_name)
+            && pack(&by_name, None, contract::WORLD).is_ok_and(|packed| is_component(&packed))
+    );
+    let with_world = [PROGRAM, b"\0\x10\x0fcomponent-type:"].concat();
+    assert!(!is_program_as_it_is(&with_world));
     let refused = pack(&by_go, None, contract::WORLD).expect_err("it breaks").to_string();
     assert!(refused.contains("made by Go") && refused.contains("as it is"), "{refused}");
 }

@@ -25,7 +25,7 @@ impl GrantedRequest {
         let uri = request.uri().clone();
         let strays = placeholders.put(&uri, request.headers_mut(), self.destination()).map_err(|_| {
             self.log.host_line(&format!(
-                "wharf: request to {} refused: its headers have more than {} placeholders of secrets",
+                "wharf: request to {} refused: its headers have more than {} placeholders of secrets; send fewer, or several requests",
                 self.host,
                 bounds::SECRETS_PUT_MAX
             ));
@@ -87,13 +87,19 @@ impl GrantedRequest {
         };
         if is_coded(CONTENT_ENCODING, "identity") {
             self.log.host_line(&format!(
-                "wharf: the response of {} refused: it is compressed, which was not asked for, and may hide a secret",
+                "wharf: the response of {0} refused: it is compressed, which was not asked for, and may hide a secret; have the \
+                 server heed `accept-encoding: identity`, or take {0} out of the `hosts` of the secret",
                 self.host
             ));
             // Nothing of the response is in the error: it may be the value.
             return Err(Error::HttpResponseContentCoding(None));
         }
         if is_coded(TRANSFER_ENCODING, "chunked") {
+            self.log.host_line(&format!(
+                "wharf: the response of {0} refused: its transfer-encoding is another one than `chunked` and may hide a secret; have the \
+                 server send it without, or take {0} out of the `hosts` of the secret",
+                self.host
+            ));
             return Err(Error::HttpResponseTransferCoding(None));
         }
         let found = masks.headers(response.headers_mut());

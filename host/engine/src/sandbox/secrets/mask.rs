@@ -1,25 +1,56 @@
 //! Masks the values of secrets in what a plugin receives: each byte of one becomes `*`, so that lengths stay as they were told. What is
 //! passed on, and when, depends on no value: else a server that tries one byte after the other would tell the plugin the value.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use wharf_core::budget::MemoryUse;
 
 use super::encodings::{Form, forms};
 use super::matcher::{Matcher, Place};
-use crate::spec::secret::{SecretGrant, SecretGrants};
+use crate::schedule::budget::{Budget, Reservation};
+use crate::spec::secret::{SecretGrant, SecretGrants, SecretValue};
 
 /// What is held back is a multiple of so many bytes: it tells little of how many characters of a value are escaped.
 const HELD_STEP: usize = 64;
 
-/// The masks of all secrets of one plugin. Each is made for the first response that needs it.
-#[derive(Debug)]
-pub(crate) struct PluginMasks(Vec<(SecretGrant, OnceLock<Arc<Mask>>)>);
+/// The masks of a host: plugins whose secrets have the same values share one. Clones refer to the same ones.
+#[derive(Clone)]
+pub(crate) struct SharedMasks {
+    /// Locked while one is made, so that attempts that need it at once make it once. No await is inside.
+    known: Arc<Mutex<Vec<Weak<Mask>>>>,
+    budget: Budget,
+}
+
+impl SharedMasks {
+    pub(crate) fn new(budget: Budget) -> SharedMasks {
+        SharedMasks { known: Arc::default(), budget }
+    }
+
+    fn of(&self, grant: &SecretGrant) -> Arc<Mask> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|mask| mask.strong_count() > 0);
+        let is_of = |mask: &Arc<Mask>| grant.values().eq(&mask.values);
+        if let Some(mask) = known.iter().filter_map(Weak::upgrade).find(is_of) {
+            return mask;
+        }
+        let mask = Arc::new(Mask::new(grant, &self.budget));
+        known.push(Arc::downgrade(&mask));
+        mask
+    }
+}
+
+/// The masks of all secrets of one plugin. Each is looked for with the first response that needs it.
+pub(crate) struct PluginMasks {
+    own: Vec<(SecretGrant, OnceLock<Arc<Mask>>)>,
+    shared: SharedMasks,
+}
 
 impl PluginMasks {
-    pub(crate) fn new(secrets: &SecretGrants) -> PluginMasks {
-        PluginMasks(secrets.iter().map(|grant| (grant.clone(), OnceLock::new())).collect())
+    pub(crate) fn new(secrets: &SecretGrants, shared: &SharedMasks) -> PluginMasks {
+        let own = secrets.iter().map(|grant| (grant.clone(), OnceLock::new())).collect();
+        PluginMasks { own, shared: shared.clone() }
     }
 
     /// Returns the masks of a response that comes from this place: those of the secrets that may be sent there. `None` if there are none.
@@ -27,29 +58,28 @@ impl PluginMasks {
     /// No other response is masked: who knows which texts are masked could try many.
     pub(crate) fn of_response(&self, tls: bool, host: &str, port: u16) -> Option<Arc<Masks>> {
         let is_for = |grant: &SecretGrant| tls && grant.is_for(tls, host, port) && grant.values().next().is_some();
-        let own = self.0.iter().enumerate().filter(|(_, (grant, _))| is_for(grant));
-        let all: Vec<Arc<Mask>> =
-            own.map(|(at, (grant, mask))| Arc::clone(mask.get_or_init(|| Arc::new(Mask::new(at, grant))))).collect();
-        let held = all.iter().map(|mask| mask.held).max()?;
+        let own = self.own.iter().enumerate().filter(|(_, (grant, _))| is_for(grant));
+        let all: Vec<(usize, Arc<Mask>)> =
+            own.map(|(at, (grant, mask))| (at, Arc::clone(mask.get_or_init(|| self.shared.of(grant))))).collect();
+        let held = all.iter().map(|(_, mask)| mask.held).max()?;
         Some(Arc::new(Masks { all, held }))
     }
 }
 
 /// The mask of one secret: of its value, and of those that it had before.
-#[derive(Debug)]
 struct Mask {
-    /// The place of the secret in the plugin's list.
-    at: usize,
+    values: Vec<SecretValue>,
     matcher: Matcher,
     texts: Vec<Text>,
-    /// The values as names of headers have them.
+    /// The forms as names of headers have them, which are in lower case.
     names: Vec<String>,
     /// Number of bytes at the end that are held back.
     held: usize,
+    /// The bytes of all this.
+    _room: Reservation,
 }
 
 /// A text of the matcher.
-#[derive(Debug)]
 struct Text {
     /// The character before it may have bits of the value.
     has_before: bool,
@@ -58,8 +88,9 @@ struct Text {
 }
 
 impl Mask {
-    fn new(at: usize, grant: &SecretGrant) -> Mask {
-        let mut all: Vec<Form> = grant.values().flat_map(|value| forms(value.as_str())).collect();
+    fn new(grant: &SecretGrant, budget: &Budget) -> Mask {
+        let values: Vec<SecretValue> = grant.values().cloned().collect();
+        let mut all: Vec<Form> = values.iter().flat_map(|value| forms(value.as_str())).collect();
         all.sort_unstable();
         // Of two that are the same text, the one in base64 is left.
         all.dedup_by(|next, kept| {
@@ -73,16 +104,29 @@ impl Mask {
             // The matcher tells the longest text: shorter ones may end there, too.
             has_after: all.iter().any(|other| other.is_base64 && form.bytes.ends_with(&other.bytes)),
         });
+        let texts: Vec<Text> = texts.collect();
         let longest = all.iter().map(|form| form.bytes.len()).max().unwrap_or_default();
-        let names = grant.values().map(|value| value.as_str().to_ascii_lowercase()).collect();
-        Mask { at, texts: texts.collect(), matcher, names, held: longest.next_multiple_of(HELD_STEP) }
+        let mut names: Vec<String> = all.iter().filter_map(|form| name(&form.bytes)).collect();
+        names.sort_unstable();
+        names.dedup();
+        let texts_bytes = size_of_val(texts.as_slice()) + size_of_val(names.as_slice());
+        let bytes = matcher.bytes() + texts_bytes + names.iter().map(String::len).sum::<usize>();
+        // Made by now, and none can be left out: it counts whether there is room or not.
+        let room = budget.reserve_anyway(MemoryUse::Attempts, bytes as u64);
+        Mask { values, matcher, texts, names, held: longest.next_multiple_of(HELD_STEP), _room: room }
     }
 }
 
+/// Returns a form as the name of a header has it; `None` if no name can have it.
+fn name(form: &[u8]) -> Option<String> {
+    let name = std::str::from_utf8(form).ok()?.to_ascii_lowercase();
+    HeaderName::from_bytes(name.as_bytes()).is_ok().then_some(name)
+}
+
 /// The masks of one response.
-#[derive(Debug)]
 pub(crate) struct Masks {
-    all: Vec<Arc<Mask>>,
+    /// Each with the place of its secret in the plugin's list.
+    all: Vec<(usize, Arc<Mask>)>,
     /// Number of bytes at the end of what has arrived that are held back, at most: the length of the longest form or more.
     held: usize,
 }
@@ -91,12 +135,12 @@ impl Masks {
     /// Masks headers, and removes those whose name has a value. Returns the places of the secrets that were found.
     pub(crate) fn headers(&self, headers: &mut HeaderMap) -> Vec<usize> {
         let mut found = Vec::new();
-        for mask in &self.all {
-            let is_named = |name: &HeaderName| mask.names.iter().any(|value| name.as_str().contains(value.as_str()));
+        for (at, mask) in &self.all {
+            let is_named = |name: &HeaderName| mask.names.iter().any(|form| name.as_str().contains(form.as_str()));
             let named: Vec<HeaderName> = headers.keys().filter(|name| is_named(name)).cloned().collect();
             for name in named {
                 headers.remove(name);
-                found.push(mask.at);
+                found.push(*at);
             }
         }
         for value in headers.values_mut() {
@@ -149,15 +193,15 @@ impl Scan {
             if std::mem::take(&mut self.is_next_masked) && is_base64(whole[at]) {
                 add(&mut spans, at, at + 1);
             }
-            for (mask, place) in masks.all.iter().zip(&mut self.places) {
+            for ((secret, mask), place) in masks.all.iter().zip(&mut self.places) {
                 *place = mask.matcher.step(*place, whole[at]);
                 let Some((text, length)) = mask.matcher.found(*place) else { continue };
                 let from = (at + 1).saturating_sub(length);
                 let before = mask.texts[text].has_before && from > 0 && is_base64(whole[from - 1]);
                 add(&mut spans, if before { from - 1 } else { from }, at + 1);
                 self.is_next_masked |= mask.texts[text].has_after;
-                if !self.found.contains(&mask.at) {
-                    self.found.push(mask.at);
+                if !self.found.contains(secret) {
+                    self.found.push(*secret);
                 }
             }
         }

@@ -41,7 +41,13 @@ impl Matcher {
             matcher.lengths.push(text.len());
         }
         matcher.link();
+        matcher.nodes.shrink_to_fit();
         matcher
+    }
+
+    /// Returns the number of bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(self.nodes.as_slice()) + size_of_val(self.first.as_slice()) + size_of_val(self.lengths.as_slice())
     }
 
     fn add(&mut self, parent: u32, byte: u8) -> u32 {

@@ -129,21 +129,18 @@ impl Placeholders {
         strays.extend(names.into_iter().flat_map(|name| self.strays(name, Part::Header)));
         let mut put = 0;
         for (_, value) in headers.iter_mut().filter(|(name, _)| *name != HOST) {
-            let Ok(text) = value.to_str() else {
-                strays.extend(self.strays(&String::from_utf8_lossy(value.as_bytes()), Part::Header));
-                continue;
-            };
-            let replaced = match basic(text) {
-                Some((scheme, decoded)) if decoded.contains(PREFIX) => self
+            // In bytes: a name before a placeholder may be in Latin-1.
+            let replaced = match basic(value.as_bytes()) {
+                Some((scheme, decoded)) if has(&decoded, PREFIX) => self
                     .replaced(&decoded, to, &mut strays, &mut put)
-                    .map(|text| format!("{scheme} {}", BASE64.encode(text))),
-                _ if text.contains(PREFIX) => self.replaced(text, to, &mut strays, &mut put),
+                    .map(|bytes| [scheme, b" ", BASE64.encode(bytes).as_bytes()].concat()),
+                _ if has(value.as_bytes(), PREFIX) => self.replaced(value.as_bytes(), to, &mut strays, &mut put),
                 _ => None,
             };
             if put > bounds::SECRETS_PUT_MAX {
                 return Err(TooMany);
             }
-            let replaced = replaced.and_then(|text| HeaderValue::from_bytes(text.as_bytes()).ok());
+            let replaced = replaced.and_then(|bytes| HeaderValue::from_bytes(&bytes).ok());
             if let Some(mut replaced) = replaced {
                 replaced.set_sensitive(true);
                 *value = replaced;
@@ -159,17 +156,17 @@ impl Placeholders {
         Ok(strays)
     }
 
-    /// Returns a text with values in place of their placeholders; `None` if it stays as it is.
+    /// Returns bytes with values in place of their placeholders; `None` if they stay as they are.
     fn replaced(
         &self,
-        text: &str,
+        bytes: &[u8],
         to: Destination<'_>,
         strays: &mut Vec<(usize, Part)>,
         put: &mut usize,
-    ) -> Option<String> {
-        let mut whole: Option<String> = None;
+    ) -> Option<Vec<u8>> {
+        let mut whole: Option<Vec<u8>> = None;
         for (at, one) in self.all.iter().enumerate() {
-            let count = text.matches(one.text.as_str()).count();
+            let count = count(bytes, one.text.as_bytes());
             if count == 0 {
                 continue;
             }
@@ -180,7 +177,8 @@ impl Placeholders {
                         return None;
                     }
                     // No value can have a placeholder of this attempt.
-                    whole = Some(whole.as_deref().unwrap_or(text).replace(one.text.as_str(), value.as_str()));
+                    let before = whole.as_deref().unwrap_or(bytes);
+                    whole = Some(with(before, one.text.as_bytes(), value.as_str().as_bytes()));
                 }
                 None => strays.push((at, Part::Header)),
             }
@@ -204,13 +202,42 @@ impl Placeholder {
 }
 
 /// Returns the scheme of the value of a header for basic authentication, and what it encodes.
-fn basic(text: &str) -> Option<(&str, String)> {
-    let (scheme, rest) = text.trim_start().split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
+fn basic(value: &[u8]) -> Option<(&[u8], Vec<u8>)> {
+    let value = value.trim_ascii_start();
+    let (scheme, rest) = value.split_at(value.iter().position(|byte| *byte == b' ')?);
+    if !scheme.eq_ignore_ascii_case(b"basic") {
         return None;
     }
-    let decoded = BASE64.decode(rest.trim()).ok()?;
-    Some((scheme, String::from_utf8(decoded).ok()?))
+    Some((scheme, BASE64.decode(rest.trim_ascii()).ok()?))
+}
+
+fn has(bytes: &[u8], text: &str) -> bool {
+    find(bytes, text.as_bytes()).is_some()
+}
+
+fn find(bytes: &[u8], text: &[u8]) -> Option<usize> {
+    bytes.windows(text.len()).position(|window| window == text)
+}
+
+fn count(mut bytes: &[u8], text: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(at) = find(bytes, text) {
+        count += 1;
+        bytes = &bytes[at + text.len()..];
+    }
+    count
+}
+
+/// Returns bytes with `new` in each place of `old`.
+fn with(mut bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::with_capacity(bytes.len());
+    while let Some(at) = find(bytes, old) {
+        whole.extend_from_slice(&bytes[..at]);
+        whole.extend_from_slice(new);
+        bytes = &bytes[at + old.len()..];
+    }
+    whole.extend_from_slice(bytes);
+    whole
 }
 
 #[cfg(test)]
@@ -262,6 +289,14 @@ mod tests {
         assert_eq!((value, strays), (vec![basic(&format!("user:{STRIPE}"))], vec![]));
         let unpadded = basic(&format!("user:{stripe}")).trim_end_matches('=').to_owned();
         assert_eq!(sent(&[("authorization", &unpadded)], HERE).0, [basic(&format!("user:{STRIPE}"))]);
+        // A name in Latin-1, as browsers and old programs send it.
+        let latin = |secret: &str| format!("Basic {}", BASE64.encode([b"\xfcser:", secret.as_bytes()].concat()));
+        assert_eq!(sent(&[("authorization", &latin(stripe))], HERE), (vec![latin(STRIPE)], vec![]));
+        let elsewhere = Destination { host: "else.example", ..HERE };
+        assert_eq!(
+            sent(&[("authorization", &latin(stripe))], elsewhere),
+            (vec![latin(stripe)], vec![(0, Part::Header)])
+        );
         let two = format!("{stripe}, {stripe}");
         assert_eq!(sent(&[("x-a", &two)], HERE).0, [format!("{STRIPE}, {STRIPE}")]);
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wharf_core::job::{self, State};
 use wharf_core::outcome;
+use wharf_core::schedule::schedule_of_token;
 use wharf_runner::JobView;
 
 use super::moment::{Moment, millis};
@@ -38,6 +39,9 @@ pub(crate) struct Job {
     /// ID of the job whose attempt enqueued this one, itself or by a live broadcast.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<String>,
+    /// The tick of a schedule that the job was enqueued for; absent for any other job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tick: Option<JobTick>,
     /// Number of jobs in a row that enqueued one another and led to this one; 0 for a job of a client.
     pub(crate) generation: u32,
     /// When the job was enqueued.
@@ -88,6 +92,20 @@ pub(crate) struct Job {
     /// Number of the last entry in the job's log: a chunk, a log line or progress; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) entries: Option<u64>,
+}
+
+/// The tick of a schedule that a job was enqueued for.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct JobTick {
+    /// ID of the schedule.
+    pub(crate) schedule: String,
+    /// The tick, without the spread of the schedule.
+    pub(crate) at: Moment,
+    /// The last earlier tick that has a job; absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) previous: Option<Moment>,
+    /// Number of ticks before this one, and after `previous`, that have no job: missed, or skipped for any reason.
+    pub(crate) missed: u64,
 }
 
 /// The right of a node to run a job.
@@ -245,6 +263,7 @@ impl Job {
             token: job.token.as_ref().map(|token| token.as_str().to_owned()),
             batch: job.batch.as_ref().map(|batch| batch.id.to_string()),
             parent: job.lineage.parent.map(|parent| parent.to_string()),
+            tick: JobTick::of(job),
             generation: job.lineage.generation,
             enqueued_at: Moment(job.enqueued_at),
             due_at: match status.state {
@@ -272,6 +291,16 @@ impl Job {
             result_base64: None,
             entries: None,
         }
+    }
+}
+
+impl JobTick {
+    /// Returns the tick of a job. Its schedule is the one that its token names: only schedules enqueue such tokens.
+    fn of(job: &job::Job) -> Option<JobTick> {
+        let tick = job.tick.as_deref()?;
+        let schedule = schedule_of_token(job.token.as_ref()?)?;
+        let (at, previous) = (Moment(tick.tick), tick.previous.map(Moment));
+        Some(JobTick { schedule: schedule.to_string(), at, previous, missed: tick.missed })
     }
 }
 

@@ -260,13 +260,17 @@ pub(crate) fn suggested(plugin: &Plugin) -> Vec<SuggestedSchedule> {
 
 /// Returns in one line when a suggested schedule ticks, and how it is accepted.
 pub(crate) fn suggestion_text(plugin: &str, suggested: &SuggestedSchedule) -> String {
-    let definition = &suggested.definition;
-    let when = match (&definition.cron, &definition.every) {
+    let SuggestedSchedule { name, definition } = suggested;
+    let (task, when) = (&definition.task, suggestion_times(definition));
+    format!("{name}: {task}, {when}; suggested, accept it with `wharf schedule accept {plugin}/{name}`")
+}
+
+/// Returns when a suggested schedule ticks, as its author wrote it.
+pub(crate) fn suggestion_times(definition: &ScheduleRequest) -> String {
+    match (&definition.cron, &definition.every) {
         (Some(expression), _) => format!("{expression} {}", definition.zone.as_deref().unwrap_or("UTC")),
         (None, every) => format!("every {}", every.as_deref().unwrap_or("?")),
-    };
-    let name = &suggested.name;
-    format!("{name}: {}, {when}; suggested, accept it with `wharf schedule accept {plugin}/{name}`", definition.task)
+    }
 }
 
 /// Returns the schema that a task's payloads meet: of its types, and the one that is declared, if both are there both.

@@ -16,7 +16,7 @@ pub(crate) const CLOCK_LAW: &str = "a fixed time that it skips comes at the firs
                                     twice comes once, the first time; hours with `*`, and `every`, follow real time";
 
 /// A request to define a schedule. It ticks by `cron` or by `every`, not by both.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScheduleRequest {
     /// The task of its jobs, as PLUGIN/TASK.
@@ -185,7 +185,7 @@ pub(crate) struct Tick {
     pub(crate) reason: String,
 }
 
-/// A page of a list of schedules, in the order of their IDs.
+/// A page of a list of schedules, in the order of their IDs. It has fewer than asked for where their payloads are large.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct SchedulePage {
     /// The schedules.

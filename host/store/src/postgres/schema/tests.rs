@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::job::NewJob;
-use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
-use wharf_core::limits::{LimitTable, OnConflict};
+use wharf_core::limits::LimitTable;
 use wharf_core::outcome::Usage;
 use wharf_core::room::Room;
 
@@ -31,19 +30,8 @@ fn task() -> TaskName {
 
 async fn works(store: &PostgresStore) {
     let (task, declared) = (task(), Arc::new(LimitTable::default()));
-    let jobs = (0..10).map(|_| NewJob {
-        id: store.next_id().unwrap(),
-        lane: Lane { group: Group::from(&task), key: None },
-        task: task.clone(),
-        payload: b"payload".as_slice().into(),
-        priority: 0,
-        due: None,
-        token: None,
-        on_conflict: OnConflict::Wait,
-        batch: None,
-        lineage: Default::default(),
-        tick: None,
-    });
+    let jobs =
+        (0..10).map(|_| NewJob::ready(store.next_id().unwrap(), task.clone(), None, b"payload".as_slice().into()));
     store.insert(jobs.collect(), declared.clone()).await.unwrap();
     let tasks = [(task.clone(), Group::from(&task))].into();
     let claim = Claim {

@@ -1,7 +1,8 @@
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use tokio::runtime::Runtime;
 
 use super::*;
 use crate::spec::grants::PluginSettings;
@@ -24,8 +25,20 @@ fn grants(values: &[&str], earlier: &[&str]) -> SecretGrants {
     settings.secrets
 }
 
+/// The masks of a host, and its budget.
+fn host() -> (SharedMasks, Budget) {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+    let _inside = RUNTIME.enter();
+    let budget = Budget::new(1 << 30);
+    (SharedMasks::new(budget.clone()), budget)
+}
+
+fn plugin(values: &[&str], earlier: &[&str]) -> PluginMasks {
+    PluginMasks::new(&grants(values, earlier), &host().0)
+}
+
 fn masks(values: &[&str]) -> Arc<Masks> {
-    PluginMasks::new(&grants(values, &[])).of_response(true, HOST, 443).unwrap()
+    plugin(values, &[]).of_response(true, HOST, 443).unwrap()
 }
 
 /// Masks a text that arrives in pieces of these lengths, one after the other and again.
@@ -126,11 +139,14 @@ fn headers_are_masked_too() {
     let masks = masks(&["abcdefgh-12", VALUE]);
     let mut headers = HeaderMap::new();
     headers.insert("x-abcdefgh-12", HeaderValue::from_static("1"));
+    headers.insert("x-6162636465666768-hex", HeaderValue::from_static("1"));
+    headers.insert("x-61626364656667682d3132", HeaderValue::from_static("1"));
     headers.insert("location", HeaderValue::from_static("/to?key=abcdefgh-12&more"));
     headers.append("x-many", HeaderValue::from_static("plain"));
     headers.append("x-many", HeaderValue::from_str(&STANDARD.encode("user:abcdefgh-12")).unwrap());
-    assert_eq!(masks.headers(&mut headers), [0, 0, 0]);
-    assert_eq!(headers.len(), 3);
+    assert_eq!(masks.headers(&mut headers), [0, 0, 0, 0]);
+    assert_eq!(headers.len(), 4);
+    assert!(headers.contains_key("x-6162636465666768-hex"), "a part of a value is none");
     assert_eq!(headers["location"], "/to?key=***********&more");
     let many: Vec<_> = headers.get_all("x-many").iter().collect();
     assert_eq!(many[0], "plain");
@@ -175,7 +191,7 @@ fn what_is_passed_on_tells_nothing_of_the_value() {
 
 #[test]
 fn only_responses_of_the_hosts_of_a_secret_are_masked() {
-    let of = PluginMasks::new(&grants(&[VALUE], &[]));
+    let of = plugin(&[VALUE], &[]);
     assert!(of.of_response(true, HOST, 443).is_some());
     for (tls, host, port) in [(false, HOST, 443), (true, HOST, 8443), (true, "else.example", 443)] {
         assert!(of.of_response(tls, host, port).is_none(), "{tls} {host}:{port}");
@@ -184,7 +200,7 @@ fn only_responses_of_the_hosts_of_a_secret_are_masked() {
 
 #[test]
 fn values_that_were_replaced_are_masked_too() {
-    let of = PluginMasks::new(&grants(&["value-three"], &["value-two", "value-one"]));
+    let of = plugin(&["value-three"], &["value-two", "value-one"]);
     let masks = of.of_response(true, HOST, 443).unwrap();
     let text = format!("value-one value-two value-three {}", STANDARD.encode("value-one"));
     let masked = String::from_utf8(masked(&masks, text.as_bytes(), &[5])).unwrap();
@@ -203,4 +219,24 @@ fn what_stands_beside_a_value_in_base64_is_masked_wherever_it_is_split() {
             assert_eq!(masked(&masks, text.as_bytes(), &[at, 1000]), whole, "{before} at {at}");
         }
     }
+}
+
+#[test]
+fn plugins_share_the_mask_of_one_value_and_it_counts_in_the_budget_as_long_as_it_is_needed() {
+    let (shared, budget) = host();
+    let printable = |at: usize| char::from(b'!' + (at * 7 % 90) as u8);
+    let long: String = (0..wharf_core::bounds::SECRET_BYTES_MAX).map(printable).collect();
+    let used = || budget.usage().used.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    let plugins: Vec<PluginMasks> = [long.as_str(), &long, VALUE]
+        .map(|value| PluginMasks::new(&grants(&[value], &[]), &shared))
+        .into_iter()
+        .collect();
+    assert_eq!(used(), 0, "none is made before a response needs it");
+    let all: Vec<Arc<Masks>> = plugins.iter().map(|plugin| plugin.of_response(true, HOST, 443).unwrap()).collect();
+    assert!(Arc::ptr_eq(&all[0].all[0].1, &all[1].all[0].1));
+    assert!(!Arc::ptr_eq(&all[0].all[0].1, &all[2].all[0].1));
+    let of_all = used();
+    assert!((500_000..5_000_000).contains(&of_all), "{of_all}");
+    drop((plugins, all));
+    assert_eq!(used(), 0);
 }
