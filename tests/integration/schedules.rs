@@ -476,4 +476,11 @@ fn a_schedule_that_a_plugin_suggests_does_nothing_until_it_is_accepted() {
     let schedule = show(host.client(), "mine");
     assert_eq!((&schedule["cron"], &schedule["zone"]), (&json!("0 3 * * *"), &json!("Europe/Berlin")));
     assert_eq!((&schedule["payload"], &schedule["source"]), (&json!({ "days": 1 }), &json!("api")));
+    // Another schedule of the name is not replaced; the same one again is no error.
+    assert!(said(&["schedule", "accept", "program/nightly", "--id", "mine"]).0);
+    let other = json!({ "task": "program/run", "every": "365d" });
+    host.client().put("/v1/schedules/nightly", &other).ok();
+    let (done, text) = said(&["schedule", "accept", "program/nightly"]);
+    assert!(!done && text.contains("there is another schedule `nightly`; choose another name"), "{text}");
+    assert_eq!(show(host.client(), "nightly")["cron"], Value::Null, "it is as it was");
 }

@@ -38,6 +38,9 @@ pub enum ScheduleError {
     /// It stands in the settings file of a host.
     #[error("schedule `{0}` stands in wharf.toml; change it there, under [schedules.{0}]")]
     InFile(ScheduleId),
+    /// There is another schedule of the name, and it was not to be replaced.
+    #[error("there is another schedule `{0}`; choose another name, such as by `--id NAME`")]
+    Exists(ScheduleId),
     /// There are as many schedules as may be.
     #[error("there are {} schedules, which is the limit; remove some", bounds::SCHEDULES_MAX)]
     TooMany,
@@ -137,6 +140,7 @@ impl Schedules<'_> {
         &self,
         id: ScheduleId,
         spec: ScheduleSpec,
+        replaces: bool,
         by: &Author,
     ) -> Result<(Schedule, bool), ScheduleError> {
         let spec = checked_schedule(spec, self.view.now).map_err(ScheduleError::Invalid)?;
@@ -151,6 +155,7 @@ impl Schedules<'_> {
                 Some(found) if found.spec == spec && found.source == ScheduleSource::Api => {
                     return Ok((found.clone(), false));
                 }
+                Some(_) if !replaces => return Err(ScheduleError::Exists(id)),
                 Some(found) => found.clone(),
             };
             let expected = found.as_ref().map(|found| found.version);

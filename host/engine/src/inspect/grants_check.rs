@@ -24,7 +24,7 @@ impl GrantsCheck<'_> {
         let name = self.imports.iter().find(|name| InterfaceName::parse(name).path == "wharf:plugin/kv");
         let missing = name.filter(|_| self.settings.kv_bytes_max().is_none());
         let problem = missing.map(|name| {
-            Problem::new(format!("it imports `{name}`, but storing values in kv is not granted"))
+            Problem::new(format!("it imports `{name}`, but keeping values (`kv`) is not granted"))
                 .hint(format!("to grant it, in wharf.toml:\n[plugins.{}]\nkv = true", self.id))
         });
         problem.into_iter().collect()

@@ -76,7 +76,7 @@ impl GuestError {
 /// Returns what to do about an error that guests of one language have again and again; nothing for all others.
 pub(crate) fn advice(error: &str) -> &'static str {
     if error.starts_with("ModuleNotFoundError: ") {
-        "a component has the modules of Python that were imported while it was built: import it at the top of the plugin, not in a function"
+        "a component has the modules of Python that were imported while it was built: name the package in requirements.txt, and import the module at the top of the plugin or in late_imports.py"
     } else if error.starts_with("panicked at crates/runtime/") && error.ends_with(": expected array") {
         "the handler returned something else than bytes, such as a promise: in JavaScript it cannot be `async`"
     } else {

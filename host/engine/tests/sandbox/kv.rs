@@ -107,7 +107,7 @@ async fn who_keeps_values_without_the_grant_is_refused_with_the_lines_to_paste()
         assert_eq!(checked.plugin.is_none(), !checked.problems.is_empty());
         checked.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
-    let refused = "it imports `wharf:plugin/kv@0.1.0`, but storing values in kv is not granted\n    \
+    let refused = "it imports `wharf:plugin/kv@0.1.0`, but keeping values (`kv`) is not granted\n    \
                    to grant it, in wharf.toml:\n    [plugins.shop]\n    kv = true";
     assert_eq!(shown("").await, refused);
     assert_eq!(shown("kv = false\nenv = { A = \"b\" }").await, refused);

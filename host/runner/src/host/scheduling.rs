@@ -18,19 +18,21 @@ use crate::schedules::{ScheduleError, Schedules, changed_too_often, job_of_run};
 const RUN_TRIES: u32 = 20;
 
 impl Host {
-    /// Defines a schedule, or gives one another definition. Returns it, and true if it is new.
+    /// Defines a schedule. One of the name that is defined otherwise gets this definition if `replaces` is true. Returns the schedule,
+    /// and true if it is new.
     ///
     /// # Errors
     ///
     /// Returns [`ScheduleError::Invalid`] and `Rejected` if the definition is not valid, `InFile` if a settings file has the
-    /// schedule, `TooMany` if there are too many, and `Store` if the store failed.
+    /// schedule, `Exists` if there is another one that is not to be replaced, `TooMany` if there are too many, and `Store` if the store failed.
     pub async fn put_schedule(
         &self,
         id: ScheduleId,
         spec: ScheduleSpec,
+        replaces: bool,
         by: Author,
     ) -> Result<(Schedule, bool), ScheduleError> {
-        let put = self.schedules_view().put(id, spec, &by).await?;
+        let put = self.schedules_view().put(id, spec, replaces, &by).await?;
         self.schedule_changed(&put.0.id, ActKind::ScheduleSet, &by);
         Ok(put)
     }

@@ -158,7 +158,7 @@ async fn a_schedule_stays_due_while_the_queue_is_full() {
         tick_as: None,
     };
     let id: ScheduleId = "tick".parse().unwrap();
-    let (first, _) = running.host.put_schedule(id.clone(), spec, Author::anyone()).await.unwrap();
+    let (first, _) = running.host.put_schedule(id.clone(), spec, true, Author::anyone()).await.unwrap();
     // It was due for seconds, and nothing became of its ticks.
     while running.host.now() < first.next_at.unwrap() + Duration::from_secs(3) {
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -6,9 +6,10 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
 use super::client::{ApiRequest, Client, query, retry_while_away, retry_while_loading};
 use crate::cli_error::{CliError, ExitStatus};
@@ -17,7 +18,7 @@ use crate::http::api::{
     ReplyOutcome, from_name,
 };
 use crate::http::encode;
-use crate::output::{StreamTable, millis, print_json, print_line};
+use crate::output::{StreamTable, escape_line, millis, print_json, print_line};
 use crate::payload_input;
 use crate::progress::Progress;
 use crate::stderr::note;
@@ -177,8 +178,11 @@ fn read<T: DeserializeOwned>(data: &str) -> anyhow::Result<T> {
 /// Describes a reply in one line.
 fn reply_summary(reply: &Reply) -> String {
     let text = match (&reply.reply, &reply.reply_base64, &reply.report) {
-        (Some(json), _, _) => shortened(json),
-        (None, Some(base64), _) => format!("{} bytes", base64.trim_end_matches('=').len() * 3 / 4),
+        (Some(json), _, _) => shortened(json.get()),
+        (None, Some(base64), _) => match BASE64_STANDARD.decode(base64).map(String::from_utf8) {
+            Ok(Ok(text)) => shortened(&escape_line(&text)),
+            _ => format!("{} bytes", base64.trim_end_matches('=').len() * 3 / 4),
+        },
         (None, None, Some(report)) => report.lines().next().unwrap_or_default().to_owned(),
         (None, None, None) => String::new(),
     };
@@ -189,8 +193,7 @@ fn reply_summary(reply: &Reply) -> String {
     }
 }
 
-fn shortened(json: &RawValue) -> String {
-    let text = json.get();
+fn shortened(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((at, _)) => format!("{}...", &text[..at]),
         None => text.to_owned(),
@@ -207,7 +210,7 @@ fn durable_table(batch: &Batch) -> anyhow::Result<()> {
     table.print(["PLUGIN", "STATE", "JOB", "REPLY"])?;
     for job in &batch.jobs {
         let reply = match (&job.reply, &job.report) {
-            (Some(json), _) => shortened(json),
+            (Some(json), _) => shortened(json.get()),
             (None, Some(report)) if job.state != BatchJobState::Succeeded => {
                 report.text.lines().next().unwrap_or_default().to_owned()
             }
@@ -249,6 +252,9 @@ mod tests {
         let plain = r#""plugin": "a", "elapsed_ms": 1.0"#;
         assert_eq!(of(&format!(r#"{{{plain}, "outcome": "replied", "reply": {{"n": 1}}}}"#)), r#"{"n": 1}"#);
         assert_eq!(of(&format!(r#"{{{plain}, "outcome": "replied", "reply_base64": "/wA="}}"#)), "2 bytes");
+        let text = BASE64_STANDARD.encode("got 4\u{1b}[2J bytes");
+        let shown = of(&format!(r#"{{{plain}, "outcome": "replied", "reply_base64": "{text}"}}"#));
+        assert!(shown.starts_with("got 4") && shown.ends_with(" bytes") && !shown.contains('\u{1b}'), "{shown}");
         assert_eq!(
             of(&format!(r#"{{{plain}, "outcome": "trapped", "report": "out of memory\nwhere"}}"#)),
             "out of memory"

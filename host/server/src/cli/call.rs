@@ -147,9 +147,12 @@ fn target(text: &str, plugins_dir: &Path) -> anyhow::Result<Target> {
     })?;
     let file = plugins_dir.join(format!("{}.wasm", task.plugin()));
     if !file.exists() {
-        return Err(
-            CliError::usage(format!("unknown plugin `{}`: {} does not exist", task.plugin(), file.display())).into()
-        );
+        return Err(CliError::usage(format!(
+            "unknown plugin `{}`: {} does not exist; for a file outside the plugin folder write FILE.wasm#TASK",
+            task.plugin(),
+            file.display()
+        ))
+        .into());
     }
     Ok(Target { file, task: Some(task.task().to_owned()) })
 }

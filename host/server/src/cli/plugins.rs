@@ -73,7 +73,12 @@ fn list(plugins: &[PluginFile]) -> anyhow::Result<()> {
 
 fn reason(refused: &Refusal) -> String {
     let again = if refused.retry.is_some() { ", is loaded again later" } else { "" };
-    format!("{again}: {}", refused.problems.first().map_or("", String::as_str))
+    let first = refused.problems.first().map_or("", String::as_str);
+    // The lines to paste are for `plugin show`: in a table they would stand in one line.
+    match first.split_once('\n') {
+        Some((line, _)) => format!("{again}: {line}; `wharf plugin show` has more"),
+        None => format!("{again}: {first}"),
+    }
 }
 
 fn short(task: &str) -> &str {
@@ -147,7 +152,10 @@ pub(crate) fn task_text(task: &TaskDocument) -> String {
                 Some(schema) => format!("result: {}", escape_line(schema.get())),
                 None => "result: bytes".to_owned(),
             });
-            text.push(format!("its error: the job {}", if task.discard_errors { "fails" } else { "is retried" }));
+            text.push(format!(
+                "if it returns an error, the job {}",
+                if task.discard_errors { "fails" } else { "is retried" }
+            ));
         }
     }
     if let Some(pointer) = &task.key {

@@ -159,7 +159,8 @@ fn accept(client: &Client, suggestion: &str, id: Option<String>, json: bool) -> 
         );
     };
     let body = serde_json::to_vec(&suggested.definition)?;
-    one(client, ("PUT", path(id.as_deref().unwrap_or(name), "")), Some(&body), json)
+    let id = id.as_deref().unwrap_or(name);
+    one(client, ("PUT", path(id, "?new=true")), Some(&body), json)
 }
 
 impl Definition {

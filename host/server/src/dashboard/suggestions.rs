@@ -197,12 +197,7 @@ pub(super) async fn accept(State(host): State<Host>, visitor: Visitor, form: For
         );
         return Err(Problem::bad_request(detail).into());
     }
-    let found = host.schedule(id.clone()).await?;
-    if matches!(suggestion.standing(found.as_ref()), Standing::Taken) {
-        let detail = format!("`id`: there is another schedule `{id}`; choose another name");
-        return Err(Problem::bad_request(detail).into());
-    }
-    let (schedule, _) =
-        define(&host, &visitor.access()?, id, suggestion.suggested.definition, visitor.author.clone()).await?;
+    let wanted = (id, suggestion.suggested.definition);
+    let (schedule, _) = define(&host, &visitor.access()?, wanted, false, visitor.author.clone()).await?;
     Ok(lead_to(&visitor, &format!("schedules/{}", encode(schedule.id.as_str()))))
 }

@@ -46,7 +46,9 @@ pub(crate) use plugins::{
     PluginFile, Refusal, SuggestedSchedule, TaskDocument, TaskKind, loaded_or_refused, plugin_files, suggested,
     suggestion_text, suggestion_times,
 };
-pub(crate) use schedules::{CLOCK_LAW, PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun};
+pub(crate) use schedules::{
+    CLOCK_LAW, PauseRequest, PutScheduleQuery, Schedule, SchedulePage, ScheduleRequest, ScheduleRun,
+};
 pub(crate) use summary::{EndedCounts, KeySummary, Quantiles, Summary, SummaryQuery, TaskSummary, WaitCounts};
 pub(crate) use values::{
     BatchJobState, BroadcastEventName, ClockChange, Disposition, EnqueueOutcome, FailureState, JobEventName, JobState,

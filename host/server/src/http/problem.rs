@@ -53,6 +53,7 @@ kinds! {
     OPERATION_ENDED    "operation-ended"    409 "The bulk operation has ended"
     TOO_MANY_OPERATIONS "too-many-operations" 409 "Too many bulk operations are open"
     SCHEDULE_IN_FILE   "schedule-in-file"   409 "The schedule stands in a settings file"
+    SCHEDULE_EXISTS    "schedule-exists"    409 "There is another schedule of the name"
     SCHEDULE_NOT_RUN   "schedule-not-run"   409 "No job of the schedule was enqueued"
     TOO_MANY_SCHEDULES "too-many-schedules" 409 "There are too many schedules"
     TOO_LARGE          "too-large"          413 "The request is too large"

@@ -11,7 +11,7 @@ use wharf_core::ids::{JobId, ParseIdError, ScheduleId};
 use wharf_core::schedule::{Schedule as CoreSchedule, ScheduleSpec, Timing};
 use wharf_runner::{EnqueueError, Host, ScheduleError};
 
-use super::api::{PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun};
+use super::api::{PauseRequest, PutScheduleQuery, Schedule, SchedulePage, ScheduleRequest, ScheduleRun};
 use super::author::RequestAuthor;
 use super::bytes::payload_bytes;
 use super::path::Path;
@@ -101,27 +101,29 @@ pub(crate) async fn put(
     let (head, body) = request.into_parts();
     let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
     still_valid(&access)?;
-    let (schedule, is_new) = define(&host, &access, id, query::json(&body)?, by).await?;
+    let replaces = !query::query::<PutScheduleQuery>(&head.uri)?.new.unwrap_or_default();
+    let (schedule, is_new) = define(&host, &access, (id, query::json(&body)?), replaces, by).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(Schedule::of(&schedule, host.now()))).into_response())
 }
 
-/// Defines a schedule, if the client may enqueue jobs of its task; returns it, and whether it is new.
+/// Defines a schedule, if the client may enqueue jobs of its task; returns it, and whether it is new. Another schedule of the name is
+/// replaced if `replaces` is true.
 ///
 /// # Errors
 /// The problem of a schedule that was not defined.
 pub(crate) async fn define(
     host: &Host,
     access: &Access,
-    id: ScheduleId,
-    request: ScheduleRequest,
+    (id, request): (ScheduleId, ScheduleRequest),
+    replaces: bool,
     by: Author,
 ) -> Result<(CoreSchedule, bool), Problem> {
     let spec = spec(request)?;
     if !access.enqueues(&spec.task) {
         return Err(forbidden(access, &format!("enqueue:{}", spec.task)).hint("the schedule enqueues its jobs"));
     }
-    host.put_schedule(id, spec, by).await.map_err(refused)
+    host.put_schedule(id, spec, replaces, by).await.map_err(refused)
 }
 
 /// Deletes a schedule; its jobs stay.
@@ -256,6 +258,7 @@ fn refused(error: ScheduleError) -> Problem {
         ScheduleError::Invalid(_) => Problem::bad_request(text),
         ScheduleError::Unknown(_) => Problem::new(Kind::SCHEDULE_UNKNOWN, text),
         ScheduleError::InFile(_) => Problem::new(Kind::SCHEDULE_IN_FILE, text),
+        ScheduleError::Exists(_) => Problem::new(Kind::SCHEDULE_EXISTS, text),
         ScheduleError::TooMany => Problem::new(Kind::TOO_MANY_SCHEDULES, text),
         ScheduleError::MayNotEnqueue(_) => Problem::new(Kind::FORBIDDEN, text),
         ScheduleError::NotRun(_) => Problem::new(Kind::SCHEDULE_NOT_RUN, text),

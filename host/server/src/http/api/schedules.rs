@@ -196,6 +196,14 @@ pub(crate) struct SchedulePage {
     pub(crate) next: Option<String>,
 }
 
+/// The query of a request to define a schedule.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PutScheduleQuery {
+    /// True to replace no other schedule of the name; the same definition again is no error.
+    pub(crate) new: Option<bool>,
+}
+
 /// A request to pause a schedule.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::operation::Operation;
 use super::schemas::Schemas;
-use crate::http::api::{AfterQuery, PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun};
+use crate::http::api::{
+    AfterQuery, PauseRequest, PutScheduleQuery, Schedule, SchedulePage, ScheduleRequest, ScheduleRun,
+};
 use crate::http::problem::Kind;
 
 /// Returns the operations, and adds the schemas that they use.
@@ -31,11 +33,13 @@ pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
                  with `*`, and intervals, follow real time. Besides `operate` the token needs `enqueue` for the task. A schedule \
                  of a settings file is changed there.",
             )
+            .query(schemas.query::<PutScheduleQuery>())
             .body(true, "The definition.", json_of(request))
             .response(200, "The schedule, which there was before.", json_of(schedule.clone()))
             .response(201, "The schedule, which is new.", json_of(schedule.clone()))
             .problems(&[
                 Kind::SCHEDULE_IN_FILE,
+                Kind::SCHEDULE_EXISTS,
                 Kind::TOO_MANY_SCHEDULES,
                 Kind::JOB_INVALID,
                 Kind::PLUGIN_LOADING,
