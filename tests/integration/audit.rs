@@ -45,7 +45,7 @@ fn every_act_leaves_its_author_and_address_and_an_act_of_nothing_leaves_none() {
     assert_eq!(client.delete("/v1/holds?task=villain%2Fkeyed").status, 204);
 
     let all = acts(host.client(), "");
-    let expected = ["hold-released", "limit-removed", "limit-set", "job-retry", "job-cancel", "hold-set"];
+    let expected = ["hold-released", "limit-cleared", "limit-set", "job-retry", "job-cancel", "hold-set"];
     assert_eq!(kinds(&all), expected);
     let text = |act: &Value| {
         ["author", "address", "target", "detail"].map(|name| act[name].as_str().unwrap_or("null").to_owned()).join("|")

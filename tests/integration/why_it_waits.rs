@@ -56,7 +56,7 @@ fn a_host_without_the_plugin_judges_by_those_that_have_it() {
     let wait = both_say([&owner, &asked], &third, "draining");
     assert_eq!(readiness(&wait), ["draining", "plugin-absent"], "{wait}");
     let cli = asked.cli(&["job", "show", &third]).output().expect("it runs");
-    assert!(String::from_utf8_lossy(&cli.stdout).contains("every host that runs its task is stopping or drained"));
+    assert!(String::from_utf8_lossy(&cli.stdout).contains("every host that has its task is stopping or draining"));
 
     // Another one comes while it does.
     let successor = Setup::default().plugin("villain").settings("[attempts]\nat-once = 1\n").database(&address).start();

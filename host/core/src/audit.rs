@@ -58,7 +58,7 @@ act_kinds! {
     /// A limit was set in place of the declared one.
     LimitSet = "limit-set",
     /// A limit that had been set was removed.
-    LimitRemoved = "limit-removed",
+    LimitCleared = "limit-cleared",
     /// Jobs were held.
     HoldSet = "hold-set",
     /// A hold was released.
@@ -132,7 +132,7 @@ impl NewAct {
         let number = |name: &str, limit: Option<u32>| limit.map(|limit| format!("{name} {limit}"));
         let Limits { per_key, total } = change.limits;
         let numbers: Vec<String> = [number("per key", per_key), number("total", total)].into_iter().flatten().collect();
-        let kind = if numbers.is_empty() { ActKind::LimitRemoved } else { ActKind::LimitSet };
+        let kind = if numbers.is_empty() { ActKind::LimitCleared } else { ActKind::LimitSet };
         NewAct::new(author, kind, &lane_text(&change.group, change.key.as_ref()), &numbers.join(", "), 1)
     }
 
@@ -379,7 +379,7 @@ mod tests {
         let of = |kind, target: &str, detail: &str| (kind, target.to_owned(), detail.to_owned());
         assert_eq!(change(Some(2), Some(5), None), of(ActKind::LimitSet, "group:words/count", "per key 2, total 5"));
         assert_eq!(change(Some(0), None, Some("a b")), of(ActKind::LimitSet, "group:words/count key:a b", "per key 0"));
-        assert_eq!(change(None, None, None), of(ActKind::LimitRemoved, "group:words/count", ""));
+        assert_eq!(change(None, None, None), of(ActKind::LimitCleared, "group:words/count", ""));
 
         let hold = |length, reason: &str| {
             let reason = reason.parse().unwrap();

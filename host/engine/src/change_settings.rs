@@ -46,7 +46,8 @@ impl Engine {
                 return Err(SettingsError::Invalid(vec![problem]));
             }
         };
-        let notes = within_budget(&mut manifest, &plugin.id, settings, self.budget().total());
+        let mut notes = within_budget(&mut manifest, &plugin.id, settings, self.budget().total());
+        notes.extend(settings.missing_folders());
         let problems = exports_check::problems(&manifest, &plugin.linked);
         if !problems.is_empty() {
             return Err(SettingsError::Invalid(problems));

@@ -386,7 +386,8 @@ impl PluginBuilder<'_> {
         // Compiles the schemas, too.
         let mut manifest = run_blocking(move || Manifest::of(&id, &parts, &settings)).await?.map_err(all)?;
         let total = self.engine.budget().total();
-        let notes = within_budget(&mut manifest, &self.id, self.settings, total);
+        let mut notes = within_budget(&mut manifest, &self.id, self.settings, total);
+        notes.extend(self.settings.missing_folders());
         let problems = exports_check::problems(&manifest, &linked);
         if !problems.is_empty() {
             return Err(all(problems));

@@ -12,6 +12,7 @@ use wharf_core::bounds;
 use crate::spec::duration::HumanDuration;
 use crate::spec::http_grant::{HttpGrant, is_address};
 use crate::spec::ip_policy::{self, IpRange};
+use crate::spec::problem::Problem;
 use crate::spec::raw::{HumanSize, RawReceive, RawTask, Subscription};
 use crate::spec::secret::SecretGrants;
 
@@ -100,6 +101,19 @@ impl<'de> Deserialize<'de> for HoldKeyGrant {
 pub struct AddressGrant(IpRange);
 
 impl PluginSettings {
+    /// Returns a note on each folder that is granted and not there: no attempt of the plugin begins until it is.
+    pub(crate) fn missing_folders(&self) -> Vec<Problem> {
+        let missing = self.dirs.iter().filter(|dir| !dir.host.is_dir());
+        let note = |dir: &DirGrant| {
+            Problem::new(format!(
+                "the folder {} that is granted to it is not there: its jobs wait until it is",
+                dir.host.display()
+            ))
+            .hint("make the folder, or change `dirs`")
+        };
+        missing.map(note).collect()
+    }
+
     /// Returns true if a request to this place is granted, before its name is resolved.
     pub(crate) fn grants_request(&self, tls: bool, host: &str, port: u16) -> bool {
         self.http.iter().any(|grant| grant.grants(tls, host, port))
@@ -173,6 +187,18 @@ mod tests {
 
     fn settings(text: &str) -> PluginSettings {
         crate::spec::toml_diagnostics::read(text).unwrap()
+    }
+
+    #[test]
+    fn a_granted_folder_that_is_not_there_is_noted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (there, missing) = (folder.path().display(), folder.path().join("missing"));
+        let missing = missing.display();
+        let text = format!("dirs = [{{ host = '{there}', guest = '/a' }}, {{ host = '{missing}', guest = '/b' }}]");
+        let settings = self::settings(&text);
+        let notes: Vec<String> = settings.missing_folders().iter().map(ToString::to_string).collect();
+        assert_eq!(notes.len(), 1);
+        assert!(notes[0].starts_with(&format!("the folder {missing} that is granted to it is not there")), "{notes:?}");
     }
 
     #[test]

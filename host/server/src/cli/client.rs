@@ -153,7 +153,10 @@ impl Client {
                 let code = member("code");
                 // Not a refused request: the task's `on-conflict` says to discard the job.
                 let exit = if code == "lane-full" { ExitStatus::NotDone } else { ExitStatus::Refused };
-                let mut error = CliError::new(exit, format!("{} ({code})", member("detail")));
+                // The host speaks of a header, which a command line has not.
+                let more =
+                    if code == "unauthorized" { "; a command sends that of WHARF__TOKEN or --bearer" } else { "" };
+                let mut error = CliError::new(exit, format!("{}{more} ({code})", member("detail")));
                 error.retryable = matches!(code, "store-busy" | "too-many-connections");
                 error.plugin_loading = code == "plugin-loading";
                 error

@@ -206,7 +206,7 @@ pub(crate) fn list(client: &Client, json: bool) -> anyhow::Result<ExitStatus> {
 fn table(holds: &[&Hold]) -> anyhow::Result<()> {
     let mut table = Table::new(&["HELD", "UNTIL", "SINCE", "BY", "REASON"]);
     for hold in holds {
-        let until = hold.until.map_or_else(|| "released".to_owned(), |until| format!("{:.0}", until.date()));
+        let until = hold.until.map_or_else(|| "no end".to_owned(), |until| format!("{:.0}", until.date()));
         let by = hold.by.clone().unwrap_or_else(|| "-".to_owned());
         table.row([hold.what(), until, format!("{:.0}", hold.since.date()), by, hold.reason.clone()]);
     }

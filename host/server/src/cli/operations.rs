@@ -104,7 +104,8 @@ pub(crate) fn start(
             return Ok(ExitStatus::Done);
         }
         let more = if found.more { "+" } else { "" };
-        print_line(&format!("{}{more} jobs meet {}", found.count, found.filter))?;
+        let meet = if found.count == 1 && !found.more { "job meets" } else { "jobs meet" };
+        print_line(&format!("{}{more} {meet} {}", found.count, found.filter))?;
         if let Some(until) = found.until.filter(|_| found.more) {
             let looked_at = found.looked_at;
             note(format_args!(
@@ -121,7 +122,10 @@ pub(crate) fn start(
             table.print()?;
         }
         if found.filter != typed {
-            note(format_args!("for exactly these jobs, whenever it starts: --where {}", shell_quoted(&found.filter)));
+            note(format_args!(
+                "times of the filter move on; to act on exactly these jobs later: --where {}",
+                shell_quoted(&found.filter)
+            ));
         }
         return Ok(ExitStatus::Done);
     }

@@ -78,7 +78,7 @@ fn restore(store: &str, file: &Path, json: bool) -> anyhow::Result<ExitStatus> {
         print_json(&json!({ "contents": contents(&held) }))?;
     } else {
         print_contents(&held)?;
-        note("restored; what came after the backup is not there: jobs that were running then run again");
+        note("restored. Jobs that came after the backup are lost; jobs that ran when it was made run again");
     }
     Ok(ExitStatus::Done)
 }

@@ -23,13 +23,14 @@ const COLUMNS: [Column; 7] = [
     ("", "State"),
     ("grow", "Failure"),
     ("c-ran", "Outcome"),
-    ("num", "Jobs"),
+    ("num", "Failures"),
     ("num c-key", "Keys"),
     ("num c-waited", "First"),
     ("num", "Last"),
 ];
 /// The columns of the versions of one group.
-const VERSION_COLUMNS: [Column; 4] = [("grow", "Version"), ("num", "Jobs"), ("num c-waited", "First"), ("num", "Last")];
+const VERSION_COLUMNS: [Column; 4] =
+    [("grow", "Version"), ("num", "Failures"), ("num c-waited", "First"), ("num", "Last")];
 
 /// Lists failure groups.
 pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -> Answer {
@@ -138,7 +139,7 @@ fn content(visitor: &Visitor, failure: &Failure) -> Markup {
         div class="say failed" { p { (lines(&failure.message)) } }
         dl class="facts" {
             div {
-                dt { "Jobs" }
+                dt { "Failures" }
                 dd { a href=(visitor.link(&format!("jobs?where={}", encode(&jobs)))) { (count(failure.count)) } }
             }
             div { dt { "Keys" } dd { (failure.keys) @if failure.more_keys { " or more" } } }
@@ -190,7 +191,7 @@ fn versions(visitor: &Visitor, failure: &Failure) -> Markup {
                     " "
                     span class="mono dim" { (version.digest.chars().take(12).collect::<String>()) }
                 }
-                td class="num" { (counted(version.count, "job", "jobs")) }
+                td class="num" { (counted(version.count, "failure", "failures")) }
                 td class="num c-waited" { (ago(version.first_seen_at, visitor.now)) }
                 td class="num" { (ago(version.last_seen_at, visitor.now)) }
             }

@@ -25,7 +25,7 @@ pub(super) fn holds_section(visitor: &Visitor, held: &[(String, Hold)], more: bo
                 td class="num" {
                     @match hold.until {
                         Some(until) => span title={ (full(until)) " UTC" } { (ago(until, visitor.now)) },
-                        None => "released",
+                        None => "no end",
                     }
                 }
                 td class="num" {

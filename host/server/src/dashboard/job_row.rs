@@ -50,7 +50,7 @@ pub(super) fn headings(selects: bool) -> Markup {
             th scope="col" class="num c-tries" { "Attempt" }
             th scope="col" class="num c-waited" { "Waited" }
             th scope="col" class="num c-ran" { "Ran" }
-            th scope="col" class="num c-guest" { "Guest" }
+            th scope="col" class="num c-guest" { "CPU" }
             th scope="col" class="num" { "Last" }
         } }
     }

@@ -264,7 +264,7 @@ fn at_most(number: usize) -> Option<String> {
 
 fn help() -> Markup {
     let keys = [
-        ("/", "search"),
+        ("/", "filter"),
         ("j k", "next row, row before"),
         ("Enter", "open the row"),
         ("x", "select the row"),
@@ -272,6 +272,8 @@ fn help() -> Markup {
         ("g o", "overview"),
         ("g j", "jobs"),
         ("g f", "failures"),
+        ("g l", "limits and holds"),
+        ("g p", "plugins"),
         ("?", "this list"),
     ];
     html! {

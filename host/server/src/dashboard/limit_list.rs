@@ -25,7 +25,7 @@ pub(super) fn limits_section(visitor: &Visitor, groups: &[Limit], more: usize) -
         ("num", "Running"),
         ("num", "Waiting"),
         ("num c-waited", "Oldest"),
-        ("num c-tries", "In all"),
+        ("num c-tries", "Total"),
         ("num c-tries", "Per key"),
         ("c-key", "From"),
     ];
@@ -116,7 +116,7 @@ fn group_row(visitor: &Visitor, group: &Limit) -> Markup {
                 td class="c-set" { form class="inline" method="post" action=(visitor.link("limits")) {
                     (marks(visitor))
                     input type="hidden" name="group" value=(group.group);
-                    input type="number" name="total" min="0" max="1000000" value=[set(|set| set.total)] placeholder=(number(group.declared.total)) aria-label={ "In all, of " (group.group) };
+                    input type="number" name="total" min="0" max="1000000" value=[set(|set| set.total)] placeholder=(number(group.declared.total)) aria-label={ "Total, of " (group.group) };
                     input type="number" name="per_key" min="0" max="1000000" value=[set(|set| set.per_key)] placeholder=(number(group.declared.per_key)) aria-label={ "Per key, of " (group.group) };
                     button class="small" { "Set" }
                     @if group.set.is_some() { button class="small" name="clear" value="yes" { "Clear" } }
@@ -164,7 +164,7 @@ pub(super) fn group_content(visitor: &Visitor, group: &Limit, holders: &[CoreJob
         div class="head" { h1 { (line(&group.group)) } span class="dim" { "limit group" } a href=(visitor.link("limits")) { "all limits" } }
         dl class="numbers" {
             div { dt { "Running" } dd { (running(group.running, group.total)) } }
-            div { dt { "In all" } dd { (number(group.total)) } }
+            div { dt { "Total" } dd { (number(group.total)) } }
             div { dt { "Per key" } dd { (number(group.per_key)) } }
             div { dt { "Waiting" } dd { (waiting(group.waiting)) } }
             div { dt { "Oldest" } dd { (oldest(group.waiting)) } }
@@ -227,7 +227,7 @@ fn set_form(visitor: &Visitor, group: &Limit) -> Markup {
                 input type="hidden" name="group" value=(group.group);
                 input type="hidden" name="on" value="group";
                 div class="row" {
-                    (field("total", "In all", set.total, group.declared.total))
+                    (field("total", "Total", set.total, group.declared.total))
                     (field("per_key", "Per key", set.per_key, group.declared.per_key))
                     button class="primary" { "Set" }
                     @if group.set.is_some() { button name="clear" value="yes" { "Clear" } }

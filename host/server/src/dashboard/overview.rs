@@ -71,17 +71,18 @@ fn numbers(summary: &Summary) -> Markup {
     let is_known = summary.covers_s.is_some_and(|covers| covers >= 60);
     let (failed, cpu) = (hour().map(|hour| hour.failed).sum::<u64>(), hour().map(|hour| hour.cpu_ms).sum::<f64>());
     let span = summary.covers_s.filter(|covers| (60..3600).contains(covers)).map_or("1 h".to_owned(), last);
+    let oldest_ready = summary.tasks.iter().filter_map(|task| task.oldest_ready_ms).max_by(f64::total_cmp);
     let unless_unknown = |text: String| if is_known { text } else { "–".to_owned() };
     let numbers = [
         ("Running".to_owned(), count(sum(|task| task.running))),
         ("Waiting".to_owned(), count(sum(|task| task.waiting))),
-        ("Longest due".to_owned(), summary.oldest_due_ms.map_or_else(|| "–".to_owned(), brief)),
+        ("Longest ready".to_owned(), oldest_ready.map_or_else(|| "–".to_owned(), brief)),
         (
             "Started, ended /s".to_owned(),
             unless_unknown(format!("{:.1}, {:.1}", started as f64 / 60.0, ended as f64 / 60.0)),
         ),
         (format!("Failed, {span}"), unless_unknown(count(failed))),
-        (format!("Guest time, {span}"), unless_unknown(brief(cpu))),
+        (format!("CPU, {span}"), unless_unknown(brief(cpu))),
     ];
     html! { dl class="numbers six" { @for (name, value) in numbers { div { dt { (name) } dd { (value) } } } } }
 }
@@ -124,7 +125,7 @@ fn failure_item(visitor: &Visitor, failure: &Failure) -> Markup {
             a href=(visitor.link(&format!("failures/{}", encode(&failure.fingerprint)))) { (line(&failure.task)) }
             span class="why" { (first_line(&failure.message, 160)) }
             span class="n" {
-                (counted(failure.count, "job", "jobs"))
+                (counted(failure.count, "failure", "failures"))
                 ", last "
                 (ago(failure.last_seen_at, visitor.now))
             }
@@ -181,7 +182,7 @@ fn tasks(visitor: &Visitor, summary: &Summary) -> Markup {
                         th scope="col" class="num" { "Failed" }
                         th scope="col" class="num c-waited" { "Waited" }
                         th scope="col" class="num c-ran" { "Ran" }
-                        th scope="col" class="num c-guest" { "Guest time" }
+                        th scope="col" class="num c-guest" { "CPU" }
                         th scope="col" class="num c-id" { "Peak memory" }
                     } }
                     tbody {

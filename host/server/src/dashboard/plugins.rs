@@ -218,7 +218,7 @@ fn task_section(visitor: &Visitor, task: &TaskDocument) -> Markup {
                 dt { "Memory" } dd { (size(task.memory_bytes)) }
                 @if let Some(hour) = hour {
                     dt { "Ended, last hour" } dd { (count(hour.ended)) ", " (count(hour.failed)) " failed" }
-                    dt { "Guest time, last hour" } dd { (brief(hour.cpu_ms)) }
+                    dt { "CPU, last hour" } dd { (brief(hour.cpu_ms)) }
                     dt { "Peak memory, last hour" } dd { (size(hour.memory_peak_bytes)) }
                 }
             }

@@ -65,7 +65,7 @@ impl Verdict {
 
     /// Returns the verdict where the store gives no answer.
     pub(super) fn without_store(reason: &str) -> Verdict {
-        Verdict::new(Tone::Unknown, "How it goes is unknown: the store does not answer.").rest(reason)
+        Verdict::new(Tone::Unknown, "Health is unknown: the store does not answer.").rest(reason)
     }
 
     /// Returns the verdict on these signs.
@@ -75,7 +75,7 @@ impl Verdict {
             tasks.iter().fold((0, 0), |(waiting, running), task| (waiting + task.waiting, running + task.running));
         let covers = match covers_s {
             None => {
-                return Verdict::new(Tone::Unknown, "How it goes is unknown: a host does not say what it does.")
+                return Verdict::new(Tone::Unknown, "Health is unknown: a host does not say what it does.")
                     .rest("Perhaps it has just started, or its version is older.");
             }
             Some(covers) => *covers,
@@ -123,8 +123,12 @@ impl Verdict {
             ));
         }
         if is_young {
-            return Verdict::new(Tone::Unknown, "How it goes is not known yet: a host has just started.")
-                .rest(format!("{} wait, {} run.", count(waiting), count(running)));
+            return Verdict::new(Tone::Unknown, "Health is not known yet: a host started less than a minute ago.")
+                .rest(format!(
+                    "{}, and {}.",
+                    counted(waiting, "job waits", "jobs wait"),
+                    counted(running, "runs", "run")
+                ));
         }
         if oldest > LATE_MS {
             if let Some(verdict) = held(signs, counted(waiting, "job waits", "jobs wait")) {

@@ -64,7 +64,7 @@ fn each_act_that_changes_something_is_written_with_its_author_and_time() {
             (ActKind::SettingsChanged, "1234", ""),
             (ActKind::HoldReleased, "all", ""),
             (ActKind::HoldSet, "all", "until it is released: deploy"),
-            (ActKind::LimitRemoved, lane.as_str(), ""),
+            (ActKind::LimitCleared, lane.as_str(), ""),
             (ActKind::LimitSet, lane.as_str(), "per key 2"),
             (ActKind::JobRetry, id.as_str(), ""),
             (ActKind::JobCancel, id.as_str(), ""),

@@ -21,7 +21,7 @@ pub(crate) struct Summary {
     /// Seconds that the numbers of the last hour cover on all hosts: fewer than 3600 after a host has started, and what ran on
     /// hosts that are gone is in none of them. `null` if a host does not tell its numbers.
     pub(crate) covers_s: Option<u64>,
-    /// Milliseconds for which the waiting job has been due that has been due longest; `null` if none waits.
+    /// Milliseconds for which the waiting job has been due that has been due longest, held or not; `null` if none waits.
     pub(crate) oldest_due_ms: Option<f64>,
     /// Tasks, those that used the most processor time in the last hour first.
     pub(crate) tasks: Vec<TaskSummary>,

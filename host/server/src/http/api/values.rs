@@ -53,7 +53,7 @@ closed_sets! {
     HoldKind { All, Plugin, Task, Group, Key, }
 
     /// Kind of an act in the audit log; `other` for one that only a newer version knows.
-    ActName { JobRetry, JobCancel, LimitSet, LimitRemoved, HoldSet, HoldReleased, FailureResolved, FailureIgnored, FailureReopened, OperationStarted, OperationCancelled, OperationEnded, ScheduleSet, ScheduleRemoved, ScheduleRetired, ScheduleRun, SchedulePaused, ScheduleResumed, NodeDrained, NodeResumed, SettingsChanged, Other, }
+    ActName { JobRetry, JobCancel, LimitSet, LimitCleared, HoldSet, HoldReleased, FailureResolved, FailureIgnored, FailureReopened, OperationStarted, OperationCancelled, OperationEnded, ScheduleSet, ScheduleRemoved, ScheduleRetired, ScheduleRun, SchedulePaused, ScheduleResumed, NodeDrained, NodeResumed, SettingsChanged, Other, }
 
     /// State of a schedule; `retired` if no host's settings file has it any more.
     ScheduleState { Active, Paused, Retired, }
@@ -144,7 +144,7 @@ macro_rules! act_names {
 }
 
 act_names! {
-    JobRetry JobCancel LimitSet LimitRemoved HoldSet HoldReleased FailureResolved FailureIgnored FailureReopened
+    JobRetry JobCancel LimitSet LimitCleared HoldSet HoldReleased FailureResolved FailureIgnored FailureReopened
     OperationStarted OperationCancelled OperationEnded ScheduleSet ScheduleRemoved ScheduleRetired ScheduleRun
     SchedulePaused ScheduleResumed NodeDrained NodeResumed SettingsChanged Other
 }

@@ -134,8 +134,8 @@ impl From<&JobWaitReason> for Wait {
             ),
             JobWaitReason::Draining => Wait::new(
                 WaitReasonName::Draining,
-                "every host that runs its task is stopping or drained; another host, one that is resumed, or the next start of one runs \
-                 the job",
+                "every host that has its task is stopping or draining; it runs once one of them is resumed or restarted, or another host \
+                 has the task",
             ),
         }
     }
@@ -158,7 +158,10 @@ impl From<&WaitReason> for Wait {
             WaitReason::GroupFull { limit, holders } => {
                 Wait::full(WaitReasonName::GroupFull, "its limit group", *limit, holders)
             }
-            WaitReason::Paused => Wait::new(WaitReasonName::Paused, "its limit is 0: an operator paused it by a limit"),
+            WaitReason::Paused => Wait::new(
+                WaitReasonName::Paused,
+                "its limit is 0, which pauses it; `wharf limit set` or `wharf limit clear` ends that",
+            ),
             WaitReason::InTurn => Wait::new(
                 WaitReasonName::InTurn,
                 "other jobs are before it, every sandbox is busy, or its task already uses all processors",
