@@ -214,3 +214,25 @@ fn the_stream_of_an_operation_ends_with_the_operation() {
     let events = String::from_utf8_lossy(&stream.body).into_owned();
     assert!(events.contains("\"id\":\"operation\"") && events.ends_with("event: end\ndata: null\n\n"), "{events}");
 }
+
+/// A visitor clicks twice: the same form comes twice.
+#[test]
+fn a_form_for_many_jobs_that_is_sent_twice_starts_one_operation() {
+    let host = Setup::default().plugin("words").start();
+    let at = |path: &str| format!("{}{path}", host.client().address());
+    host.enqueue_with(json!({ "task": "words/count", "payload": { "text": "a" }, "delay": "1h" }));
+    let page = browse(&at("/bulk?act=cancel&where=plugin:words"), None, None);
+    let field = |name: &str| {
+        let value =
+            page.text.split(&format!("name=\"{name}\" value=\"")).nth(1).and_then(|rest| rest.split('"').next());
+        value.unwrap_or_else(|| panic!("no {name} in {}", page.text)).to_owned()
+    };
+    let (filter, once) = (field("where"), field("once"));
+    let form = [("mark", mark(&page)), ("act", "cancel"), ("where", filter.as_str()), ("once", once.as_str())];
+    let sent: Vec<Option<String>> = (0..2).map(|_| browse(&at("/operations"), None, Some(&form)).location).collect();
+    assert!(sent[0].is_some() && sent[0] == sent[1], "{sent:?}");
+    let operations = host.client().get("/v1/operations").ok();
+    assert_eq!(operations["operations"].as_array().map(Vec::len), Some(1), "{operations}");
+    let other = browse(&at("/bulk?act=cancel&where=plugin:words"), None, None);
+    assert!(!other.text.contains(&once), "the next form is another one");
+}

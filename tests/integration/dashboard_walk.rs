@@ -1,8 +1,10 @@
 //! The steps of `host/docs/dashboard.md`, taken by the words on the pages: each leads where the page of the docs says.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::harness::{Browser, Client, Setup};
+use crate::harness::{Browser, Client, Setup, eventually_within};
 
 /// Presses the link or the button that a person sees under this text.
 #[track_caller]
@@ -44,6 +46,10 @@ fn an_operator_who_follows_the_docs_gets_there() {
     let long = "[plugins.villain.tasks.keyed]\ntimeout = \"1h\"\n";
     let host = Setup::default().plugin("villain").plugin("words").settings(long).start();
     let client = host.client();
+    // Of a host that has just started, nobody knows what fails in a minute.
+    eventually_within(Duration::from_secs(180), "the host has run for a minute", || {
+        (client.get("/v1/summary").ok()["covers_s"].as_u64() >= Some(60)).then_some(())
+    });
     // What fails is mended by the second attempt.
     let failing: Vec<String> =
         (0..8).map(|_| enqueue(client, "villain/do", &json!({ "do": "fail-until", "attempt": 2 }))).collect();

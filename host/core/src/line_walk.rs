@@ -7,7 +7,7 @@ use crate::find::WaitKind;
 use crate::ids::TaskName;
 use crate::time::Timestamp;
 
-/// Where the next look at the backlog begins. A look that went over all lines leaves nothing behind; one that was cut goes on where it
+/// The beginning of the next look at the backlog. A look that went over all lines leaves nothing behind; one that was cut goes on where it
 /// ended, and begins with the lines whose jobs it knows to be the oldest, so that their ages are shown at each look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LineWalk {

@@ -106,7 +106,7 @@ pub struct PostgresStore {
     /// The address without its password, for errors.
     address: String,
     vacuum: Arc<Vacuum>,
-    /// Where the next look at the backlog begins. Locked to read or to replace it, never across an await.
+    /// The beginning of the next look at the backlog. Locked to read or to replace it, never across an await.
     backlog_walk: Arc<Mutex<LineWalk>>,
     _tasks: BackgroundTasks,
 }

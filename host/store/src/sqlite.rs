@@ -99,7 +99,7 @@ pub struct SqliteStore {
     announced: AnnouncedPlugins,
     unsynced_claims: Arc<Mutex<UnsyncedClaims>>,
     waiting: SharedCounts,
-    /// Where the next look at the backlog begins. Locked to read or to replace it.
+    /// The beginning of the next look at the backlog. Locked to read or to replace it.
     backlog_walk: Arc<Mutex<LineWalk>>,
     watch: Arc<FileWatch>,
     /// Declared before the writer, and so dropped first: the last connection that closes the file removes its log.

@@ -46,7 +46,7 @@ const RULES_OF_JOBS: [(&str, &str); 8] = [
          ON listed.id = jobs.id AND listed.finished_at = jobs.finished_at WHERE state >= 3 AND listed.id IS NULL",
     ),
     (
-        "the parent of each job is there, or is no newer than a job that was deleted",
+        "the parent of each job is there, or a job at least as new was deleted",
         "SELECT child.id FROM $schema.jobs AS child LEFT JOIN $schema.jobs AS parent ON parent.id = child.parent
          WHERE child.parent IS NOT NULL AND parent.id IS NULL
          AND child.parent > coalesce((SELECT id FROM $schema.last_deleted), -1)",

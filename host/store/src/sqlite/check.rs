@@ -38,7 +38,7 @@ const RULES: [(&str, &str); 8] = [
     ),
     ("each finished job says when it finished", "SELECT id FROM jobs WHERE (state >= 3) <> (finished_at IS NOT NULL)"),
     (
-        "the parent of each job is there, or is no newer than a job that was deleted",
+        "the parent of each job is there, or a job at least as new was deleted",
         "SELECT id FROM jobs WHERE parent IS NOT NULL AND parent NOT IN (SELECT id FROM jobs)
          AND parent > coalesce((SELECT id FROM last_deleted), -1)",
     ),

@@ -86,7 +86,7 @@ fn a_check_finds_what_breaks_a_rule_of_a_file() {
             ("INSERT INTO kv_usage VALUES ('words', 1, 2)", "the usage of each plugin is the sum of its values"),
             (
                 "UPDATE jobs SET parent = 9223372036854775807",
-                "the parent of each job is there, or is no newer than a job that was deleted",
+                "the parent of each job is there, or a job at least as new was deleted",
             ),
             ("INSERT INTO payloads VALUES (7, x'00')", "each log, payload, result and report belongs to a job"),
             ("UPDATE jobs SET finished_at = NULL", "each finished job says when it finished"),
@@ -189,7 +189,7 @@ fn a_check_finds_what_breaks_a_rule_of_a_database() {
             ("DELETE FROM finished", "each finished job says when it finished, and is listed for its deletion"),
             (
                 "UPDATE jobs SET parent = 9223372036854775807",
-                "the parent of each job is there, or is no newer than a job that was deleted",
+                "the parent of each job is there, or a job at least as new was deleted",
             ),
             ("DELETE FROM jobs WHERE state = 4", "each log and each attempt belongs to a job"),
             ("DELETE FROM lines", "each ready job is of a line of its lane and its task"),

@@ -13,7 +13,7 @@ const JSON: [&str; 6] = [
     "<>&'\"+`",
 ];
 
-/// What an escaper of HTML writes for a character, besides `&amp;`, `&lt;` and `&gt;`, which every one writes.
+/// The text that an escaper of HTML writes for a character, besides `&amp;`, `&lt;` and `&gt;`, which every one writes.
 const HTML: [&[(char, &str)]; 12] = [
     &[],
     &[('"', "&quot;")],

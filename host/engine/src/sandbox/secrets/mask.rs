@@ -12,7 +12,7 @@ use super::matcher::{Matcher, Place};
 use crate::schedule::budget::{Budget, Reservation};
 use crate::spec::secret::{SecretGrant, SecretGrants, SecretValue};
 
-/// What is held back is a multiple of so many bytes: it tells little of how many characters of a value are escaped.
+/// The number of bytes that are held back is a multiple of this: it tells little of how many characters of a value are escaped.
 const HELD_STEP: usize = 64;
 
 /// The masks of a host: plugins whose secrets have the same values share one. Clones refer to the same ones.

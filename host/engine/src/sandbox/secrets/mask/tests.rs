@@ -214,7 +214,8 @@ fn what_stands_beside_a_value_in_base64_is_masked_wherever_it_is_split() {
     for before in ["u", "us"] {
         let text = STANDARD.encode(format!("{before}abcdefgh-12xyz"));
         let whole = masked(&masks, text.as_bytes(), &[1000]);
-        assert!(whole[1..].starts_with(b"*"), "{whole:?}");
+        // The first character that has bits of the value.
+        assert!(whole[before.len()..].starts_with(b"*"), "{whole:?}");
         for at in 1..text.len() {
             assert_eq!(masked(&masks, text.as_bytes(), &[at, 1000]), whole, "{before} at {at}");
         }
