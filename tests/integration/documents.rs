@@ -149,6 +149,8 @@ fn the_readmes_plugin_is_a_task() {
     let code = blocks.iter().find(|block| block.fence == "rust").expect("the README has a plugin");
     assert!(code.text.lines().count() <= 6, "six lines:\n{}", code.text);
     std::fs::write(host.dir().join("shout/src/lib.rs"), &code.text).expect("it can be written");
+    let world = blocks.iter().find(|block| block.fence == "wit").expect("the README has the plugin's world");
+    std::fs::write(host.dir().join("shout/wit/world.wit"), &world.text).expect("it can be written");
     let mut shell = Command::new("sh");
     shell.arg("shout/build.sh").current_dir(host.dir()).env_remove("CARGO_TARGET_DIR");
     let built = shell.envs(plugins::environment(Language::Rust).expect("the tools are there")).output();

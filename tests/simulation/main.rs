@@ -35,7 +35,7 @@ fn whatever_goes_wrong_limits_hold_and_every_job_ends() {
             Ok(summary) => seen.add(&summary.faults),
             Err(panic) => {
                 eprintln!(
-                    "seed {seed} failed: SEED={seed} cargo test -p wharf-tests --test simulation -- --nocapture tells how"
+                    "seed {seed} failed: SEED={seed} cargo lane-simulation whatever_goes_wrong -- --nocapture tells how"
                 );
                 std::panic::resume_unwind(panic);
             }
@@ -54,7 +54,7 @@ fn of_jobs_beside_those_that_kill_their_nodes_none_is_failed() {
         match played {
             Ok(summary) => seen.add(&summary.faults),
             Err(panic) => {
-                eprintln!("seed {seed} failed");
+                eprintln!("seed {seed} failed; SEED plays histories of another test: run this one again");
                 std::panic::resume_unwind(panic);
             }
         }

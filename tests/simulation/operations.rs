@@ -241,7 +241,7 @@ fn exactly_the_previewed_jobs_are_changed_once_whichever_hosts_die() {
             Ok(OperationState::Done) => done += 1,
             Ok(_) => halted += 1,
             Err(panic) => {
-                eprintln!("seed {seed} failed");
+                eprintln!("seed {seed} failed; SEED plays histories of another test: run this one again");
                 std::panic::resume_unwind(panic);
             }
         }

@@ -247,7 +247,7 @@ fn each_tick_is_accounted_for_once_whichever_hosts_die_at_whichever_step() {
     for seed in 0..SEEDS {
         let mut world = World::new(seed);
         if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.play())) {
-            eprintln!("seed {seed} failed");
+            eprintln!("seed {seed} failed; SEED plays histories of another test: run this one again");
             std::panic::resume_unwind(panic);
         }
         deaths.iter_mut().zip(world.deaths).for_each(|(sum, deaths)| *sum += deaths);

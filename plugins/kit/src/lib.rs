@@ -1,5 +1,5 @@
-//! What an author of plugins needs beside a compiler: the contract, bindings where a language's own tools make none,
-//! from a core module to a component, and a first project. `wharf` offers it to people, `plugins/build` builds with it.
+//! Everything that a plugin author needs besides a compiler: the contract, bindings for languages whose tools make none, a
+//! packer that makes components of core modules, and a first project. `wharf` offers it to people; `plugins/build` builds with it.
 
 pub mod contract;
 pub mod language;
