@@ -1,5 +1,7 @@
 //! Schedules: when each comes next, what became of its last ticks, running one at once, pausing and resuming it.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::Uri;
 use maud::{Markup, html};
@@ -8,6 +10,7 @@ use wharf_core::find::JobOrder;
 use wharf_core::hold::HoldReason;
 use wharf_runner::Host;
 
+use crate::config::HumanDuration;
 use crate::http::api::{CLOCK_LAW, ClockChange, Job, Schedule, ScheduleSource, ScheduleState, TickOutcome};
 use crate::http::problem::Problem;
 use crate::http::{encode, filter, length, schedules};
@@ -97,7 +100,7 @@ fn badge(schedule: &Schedule) -> Markup {
 fn when(schedule: &Schedule) -> String {
     match (&schedule.cron, &schedule.zone, schedule.every_ms) {
         (Some(cron), Some(zone), _) => format!("{cron} {zone}"),
-        (_, _, Some(ms)) => format!("every {}", brief(ms)),
+        (_, _, Some(ms)) => format!("every {}", HumanDuration(Duration::from_millis(ms as u64))),
         _ => "–".to_owned(),
     }
 }
@@ -227,7 +230,14 @@ fn next(visitor: &Visitor, schedule: &Schedule) -> Markup {
         }
     };
     html! {
-        @if schedule.next.is_empty() { p class="note" { "It does not come again as things stand." } }
+        @if schedule.next.is_empty() {
+            p class="note" {
+                @match schedule.state {
+                    ScheduleState::Paused => "None until it is resumed.",
+                    ScheduleState::Active | ScheduleState::Retired => "It does not come again as things stand.",
+                }
+            }
+        }
         @else { (bare_listing("Next moments", &[("grow", "At"), ("num", "Comes")], &rows)) }
         @if let Some(version) = &schedule.zones_version {
             p class="note" { "Where the clock changes: " (CLOCK_LAW.replace('`', "")) ". Zones of IANA " (line(version)) "." }

@@ -131,7 +131,7 @@ fn section(rows: &Markup, is_empty: bool, more: usize) -> Markup {
     html! {
         @if !is_empty {
             section id="suggested" {
-                header { h2 { "Suggested schedules" } span class="dim" { "by plugins; each does nothing until it is accepted" } }
+                header { h2 { "Suggested schedules" } span class="dim" { "they wait to be accepted" } }
                 ul class="attention" { (rows) }
                 @if more > 0 { p class="note" { (count(more as u64)) " more are on the pages of their plugins." } }
             }
