@@ -1,1 +1,0 @@
-//! Empty: the program is `main.rs`, and it offers nothing to other crates.
