@@ -7,11 +7,11 @@ use wasmtime::component::{Func, Val};
 use wharf_core::bounds;
 
 use crate::attempt::typed::answer::Answer;
-use crate::spec::typed::check::{self, BadValue, Members};
 use crate::spec::typed::json_reader::{JsonReader, Kind, NotJson};
 use crate::spec::typed::json_writer::{JsonWriter, NoText};
 use crate::spec::typed::signature::{Returns, Signature};
 use crate::spec::typed::types::{Int, Type, TypeRef, TypeTable};
+use crate::spec::typed::value_reader::{self, BadValue, Members};
 
 /// Calls a function.
 pub(super) async fn call<T: Send + 'static>(
@@ -58,8 +58,8 @@ fn members(reader: &mut JsonReader<'_>, table: &TypeTable, of: Members<'_>) -> M
     let mut expected = 0;
     let mut more = json(reader.open(b'{'))?;
     while more {
-        let name = check::text(json(reader.name())?)?;
-        if let Some(place) = check::member(of, &name, expected) {
+        let name = value_reader::text(json(reader.name())?)?;
+        if let Some(place) = value_reader::member(of, &name, expected) {
             values[place].1 = value(reader, table, fields[place].ty)?;
             expected = place + 1;
         }
@@ -73,7 +73,7 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
     Ok(match table.ty(ty) {
         Type::Bool => Val::Bool(json(reader.bool())?),
         Type::Int(int) => {
-            let value = check::integer(json(reader.number())?, *int).unwrap_or_default();
+            let value = value_reader::integer(json(reader.number())?, *int).unwrap_or_default();
             match int {
                 Int::U8 => Val::U8(value as u8),
                 Int::U16 => Val::U16(value as u16),
@@ -85,12 +85,12 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
                 Int::S64 => Val::S64(value as i64),
             }
         }
-        Type::F32 => Val::Float32(check::float32(json(reader.number())?).unwrap_or_default()),
-        Type::F64 => Val::Float64(check::float64(json(reader.number())?).unwrap_or_default()),
-        Type::Char => Val::Char(check::text(json(reader.string())?)?.chars().next().unwrap_or_default()),
-        Type::String => Val::String(check::text(json(reader.string())?)?.into_owned()),
+        Type::F32 => Val::Float32(value_reader::float32(json(reader.number())?).unwrap_or_default()),
+        Type::F64 => Val::Float64(value_reader::float64(json(reader.number())?).unwrap_or_default()),
+        Type::Char => Val::Char(value_reader::text(json(reader.string())?)?.chars().next().unwrap_or_default()),
+        Type::String => Val::String(value_reader::text(json(reader.string())?)?.into_owned()),
         Type::List(element) if table.is_bytes(*element) => {
-            let text = check::text(json(reader.string())?)?;
+            let text = value_reader::text(json(reader.string())?)?;
             let bytes = STANDARD.decode(text.as_bytes()).unwrap_or_default();
             Val::List(bytes.into_iter().map(Val::U8).collect())
         }
@@ -113,12 +113,12 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
             }
             Val::Tuple(values)
         }
-        Type::Enum(_) => Val::Enum(check::text(json(reader.string())?)?.into_owned()),
+        Type::Enum(_) => Val::Enum(value_reader::text(json(reader.string())?)?.into_owned()),
         Type::Flags(_) => {
             let mut names = Vec::new();
             let mut more = json(reader.open(b'['))?;
             while more {
-                names.push(check::text(json(reader.string())?)?.into_owned());
+                names.push(value_reader::text(json(reader.string())?)?.into_owned());
                 more = json(reader.next(b'['))?;
             }
             Val::Flags(names)
@@ -128,14 +128,14 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
             Val::Option(None)
         }
         Type::Option(some) if table.may_be_null(*some) => {
-            check::sole(reader, &["some"])?;
+            value_reader::sole(reader, &["some"])?;
             let some = value(reader, table, *some)?;
-            check::sole_end(reader)?;
+            value_reader::sole_end(reader)?;
             Val::Option(Some(Box::new(some)))
         }
         Type::Option(some) => Val::Option(Some(Box::new(value(reader, table, *some)?))),
         Type::Variant(cases) => {
-            let found = check::tagged(reader, cases, table.sorted(ty))?;
+            let found = value_reader::tagged(reader, cases, table.sorted(ty))?;
             let case = &cases[found.case];
             let payload = match (case.ty, found.val) {
                 (Some(ty), Some(mut val)) => Some(Box::new(value(&mut val, table, ty)?)),
@@ -144,7 +144,7 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
             Val::Variant(case.name.clone(), payload)
         }
         Type::Result(ok, err) => {
-            let which = check::sole(reader, &["ok", "err"])?;
+            let which = value_reader::sole(reader, &["ok", "err"])?;
             let payload = match if which == 0 { ok } else { err } {
                 Some(ty) => Some(Box::new(value(reader, table, *ty)?)),
                 None => {
@@ -153,7 +153,7 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
                     None
                 }
             };
-            check::sole_end(reader)?;
+            value_reader::sole_end(reader)?;
             Val::Result(if which == 0 { Ok(payload) } else { Err(payload) })
         }
     })
