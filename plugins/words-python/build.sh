@@ -11,4 +11,10 @@ mkdir -p packages
 if grep -q '^ *[^# ]' requirements.txt; then
   python3 -m pip install -q --disable-pip-version-check --upgrade --target packages -r requirements.txt
 fi
-componentize-py --wit-path wit --world plugin componentize -p . -p packages app -o words-python.wasm
+set -- --wit-path wit --world wharf:plugin/plugin@0.1.0
+# A plugin that sends requests imports more, which its operator sees.
+if grep -qE '^ *(from|import) +http_client' *.py; then
+  set -- "$@" --wit-path http_client.wit --world plugin:http/client \
+    --import-interface-name wasi:http/types@0.2.9=http_types --import-interface-name wharf:plugin/types@0.1.0=types
+fi
+componentize-py "$@" componentize -p . -p packages app -o words-python.wasm
