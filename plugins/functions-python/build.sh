@@ -11,10 +11,14 @@ mkdir -p packages
 if grep -q '^ *[^# ]' requirements.txt; then
   python3 -m pip install -q --disable-pip-version-check --upgrade --target packages -r requirements.txt
 fi
-set -- --wit-path wit --world example:functions/functions
+world=example:functions/functions
+set -- --wit-path wit
 # A plugin that sends requests imports more, which its operator sees.
 if grep -qE '^ *(from|import) +http_client' *.py; then
-  set -- "$@" --wit-path http_client.wit --world plugin:http/client \
+  mkdir -p build
+  echo "package plugin:whole; world whole { include $world; include plugin:http/client; }" >build/whole.wit
+  world=plugin:whole/whole
+  set -- "$@" --wit-path http_client.wit --wit-path build/whole.wit \
     --import-interface-name wasi:http/types@0.2.9=http_types
 fi
-componentize-py "$@" componentize -p . -p packages app -o functions-python.wasm
+componentize-py "$@" --world "$world" componentize -p . -p packages app -o functions-python.wasm

@@ -88,23 +88,26 @@ fn a_package_of_npm_becomes_functions() {
     project.run("npm install diff@8.0.2");
     project.put(
         "wit/world.wit",
-        "package example:functions;\n\nworld functions {\n  enum kind { kept, added, removed }\n  \
+        "package example:functions;\n\ninterface texts {\n  enum kind { kept, added, removed }\n  \
          record change { kind: kind, text: string }\n  \
-         export changes: func(before: string, after: string) -> list<change>;\n  \
-         export patched: func(text: string, patch: string) -> result<string, string>;\n}\n",
+         changes: func(before: string, after: string) -> list<change>;\n  \
+         patched: func(text: string, patch: string) -> result<string, string>;\n}\n\n\
+         world functions {\n  export texts;\n}\n",
     );
     project.put(
         "functions.js",
         r#"import { applyPatch, diffLines } from "diff";
 
-export const changes = (before, after) =>
-  diffLines(before, after).map(({ value, added, removed }) => ({ kind: added ? "added" : removed ? "removed" : "kept", text: value }));
+const kind = ({ added, removed }) => (added ? "added" : removed ? "removed" : "kept");
 
-export function patched(text, patch) {
-  const result = applyPatch(text, patch);
-  if (result === false) throw "the patch does not fit the text";
-  return result;
-}
+export const texts = {
+  changes: (before, after) => diffLines(before, after).map((part) => ({ kind: kind(part), text: part.value })),
+  patched(text, patch) {
+    const result = applyPatch(text, patch);
+    if (result === false) throw "the patch does not fit the text";
+    return result;
+  },
+};
 "#,
     );
     is_proven(
