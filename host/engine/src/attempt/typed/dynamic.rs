@@ -7,6 +7,7 @@ use wasmtime::component::{Func, Val};
 use wharf_core::bounds;
 
 use crate::attempt::typed::answer::Answer;
+use crate::inspect::resource_makers::{Maker, MakerResult};
 use crate::spec::typed::json_reader::{JsonReader, Kind, NotJson};
 use crate::spec::typed::json_writer::{JsonWriter, NoText};
 use crate::spec::typed::signature::{Returns, Signature};
@@ -21,8 +22,45 @@ pub(super) async fn call<T: Send + 'static>(
     payload: &[u8],
 ) -> wasmtime::Result<Answer> {
     let params = parameters(signature, payload).map_err(|_| changed())?;
+    call_with(store, function, signature, params).await
+}
+
+/// Makes a resource, calls a method of that resource, and drops the resource.
+pub(super) async fn call_method<T: Send + 'static>(
+    store: &mut Store<T>,
+    (making, maker): (Func, &Maker),
+    method: Func,
+    signature: &Signature,
+    payload: &[u8],
+) -> wasmtime::Result<Answer> {
+    let mut params = parameters(signature, payload).map_err(|_| changed())?;
+    let of_method = params.split_off(maker.params);
+    let mut made = [Val::Bool(false)];
+    making.call_async(&mut *store, &params, &mut made).await?;
+    drop(params);
+    let [made] = made;
+    let made = match (made, maker.returns) {
+        (Val::Result(Ok(Some(made))), MakerResult::ResourceOrError(_)) => *made,
+        (Val::Result(Err(error)), MakerResult::ResourceOrError(ty)) => {
+            return Ok(Answer::Err(as_json(&signature.table, ty, error.as_deref())?));
+        }
+        (made, _) => made,
+    };
+    let Val::Resource(resource) = made else { return Err(changed()) };
+    let params = std::iter::once(Val::Resource(resource)).chain(of_method).collect();
+    let answer = call_with(store, method, signature, params).await?;
+    resource.resource_drop_async(store).await?;
+    Ok(answer)
+}
+
+async fn call_with<T: Send + 'static>(
+    store: &mut Store<T>,
+    function: Func,
+    signature: &Signature,
+    params: Vec<Val>,
+) -> wasmtime::Result<Answer> {
     let mut results = vec![Val::Bool(false); usize::from(signature.result.is_some())];
-    function.call_async(store, &params, &mut results).await?;
+    function.call_async(&mut *store, &params, &mut results).await?;
     drop(params);
     let result = match (signature.result, results.pop()) {
         (Some(ty), Some(value)) => answer(signature, ty, value),
