@@ -1,5 +1,6 @@
 """Counts the lines, words and characters of a text. Nothing in it is made for one host."""
 
+import late_imports  # noqa: F401
 import wit_world
 from componentize_py_types import Err
 

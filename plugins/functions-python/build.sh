@@ -1,9 +1,24 @@
 #!/bin/sh
-# Builds functions-python.wasm. Needs Python 3.10 or later; what build-requirements.txt names is fetched into .venv, once.
+# Builds functions-python.wasm. Needs Python 3.10 or later; what build-requirements.txt names is fetched into .venv, once, and what
+# requirements.txt names goes into the component.
 set -eu
 cd "$(dirname "$0")"
 if ! command -v componentize-py >/dev/null; then
   [ -x .venv/bin/componentize-py ] || { python3 -m venv .venv && .venv/bin/pip install -q -r build-requirements.txt; }
   PATH=$PWD/.venv/bin:$PATH
 fi
-componentize-py --wit-path wit --world functions componentize app -o functions-python.wasm
+mkdir -p packages
+if grep -q '^ *[^# ]' requirements.txt; then
+  python3 -m pip install -q --disable-pip-version-check --upgrade --target packages -r requirements.txt
+fi
+world=example:functions/functions
+set -- --wit-path wit
+# A plugin that sends requests imports more, which its operator sees.
+if grep -qE '^ *(from|import) +http_client' *.py; then
+  mkdir -p build
+  echo "package plugin:whole; world whole { include $world; include plugin:http/client; }" >build/whole.wit
+  world=plugin:whole/whole
+  set -- "$@" --wit-path http_client.wit --wit-path build/whole.wit \
+    --import-interface-name wasi:http/types@0.2.9=http_types
+fi
+componentize-py "$@" --world "$world" componentize -p . -p packages app -o functions-python.wasm

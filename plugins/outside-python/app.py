@@ -7,14 +7,11 @@ import sys
 import time
 from base64 import b64encode
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from componentize_py_types import Err, Ok
+from componentize_py_types import Err
+from http_client import request
 from wit_world import exports
-from wit_world.imports import outgoing_handler
-from wit_world.imports.streams import StreamError_Closed
-from wit_world.imports.wasi_http_types import Fields, Method_Post, OutgoingBody, OutgoingRequest, Scheme_Http, Scheme_Https
-from wit_world.imports.wharf_plugin_types import Failure_Discard, Job
+from wit_world.imports.types import Failure_Discard, Job
 
 MANIFEST = Path(__file__).with_name("manifest.toml").read_text()
 
@@ -29,12 +26,8 @@ class Handler(exports.Handler):
         order = json.loads(job.payload)
         try:
             return json.dumps(ORDERS[order.pop("do")](**order)).encode()
-        except (OSError, Refused) as why:
+        except OSError as why:
             raise Err(Failure_Discard(str(why)))
-
-
-class Refused(Exception):
-    pass
 
 
 def say(text: str) -> None:
@@ -65,49 +58,12 @@ def basic(value: str) -> str:
 
 
 def send(url: str, headers: dict | None = None, body: str = "") -> dict:
-    fields = Fields()
-    for name, value in (headers or {}).items():
-        fields.append(filled(name), basic(filled(value)).encode())
-    answer = exchange(filled(url), fields, filled(body).encode())
+    filled_headers = {filled(name): basic(filled(value)) for name, value in (headers or {}).items()}
+    response = request(filled(url), "POST" if body else "GET", filled_headers, filled(body).encode())
+    answer = {"status": response.status, "headers": response.headers, "body": response.text()}
     if headers is not None:
         print(answer)
     return answer
-
-
-def exchange(url: str, fields: Fields, body: bytes) -> dict:
-    parts = urlsplit(url)
-    request = OutgoingRequest(fields)
-    request.set_scheme(Scheme_Https() if parts.scheme == "https" else Scheme_Http())
-    request.set_authority(parts.netloc)
-    request.set_path_with_query(parts.path + (f"?{parts.query}" if parts.query else ""))
-    outgoing = None
-    if body:
-        request.set_method(Method_Post())
-        outgoing = request.body()
-    try:
-        pending = outgoing_handler.handle(request, None)
-        if outgoing:
-            with outgoing.write() as stream:
-                stream.blocking_write_and_flush(body)
-            OutgoingBody.finish(outgoing, None)
-        pending.subscribe().block()
-        answer = pending.get().value
-    except Err as refused:
-        raise Refused(f"GET {url}: {refused.value}")
-    if not isinstance(answer, Ok):
-        raise Refused(f"GET {url}: {answer.value}")
-    # What was taken of a response must go before the response does.
-    with answer.value as response, response.consume() as body, body.stream() as stream:
-        text = b""
-        try:
-            while True:
-                text += stream.blocking_read(65536)
-        except Err as ended:
-            if not isinstance(ended.value, StreamError_Closed):
-                raise
-        with response.headers() as fields:
-            headers = {name: value.decode() for name, value in fields.entries()}
-        return {"status": response.status(), "headers": headers, "body": text.decode()}
 
 
 ORDERS = {

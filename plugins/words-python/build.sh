@@ -11,4 +11,14 @@ mkdir -p packages
 if grep -q '^ *[^# ]' requirements.txt; then
   python3 -m pip install -q --disable-pip-version-check --upgrade --target packages -r requirements.txt
 fi
-componentize-py --wit-path wit --world plugin componentize -p . -p packages app -o words-python.wasm
+world=wharf:plugin/plugin@0.1.0
+set -- --wit-path wit
+# A plugin that sends requests imports more, which its operator sees.
+if grep -qE '^ *(from|import) +http_client' *.py; then
+  mkdir -p build
+  echo "package plugin:whole; world whole { include $world; include plugin:http/client; }" >build/whole.wit
+  world=plugin:whole/whole
+  set -- "$@" --wit-path http_client.wit --wit-path build/whole.wit \
+    --import-interface-name wasi:http/types@0.2.9=http_types --import-interface-name wharf:plugin/types@0.1.0=types
+fi
+componentize-py "$@" --world "$world" componentize -p . -p packages app -o words-python.wasm

@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 
 use crate::harness::{Host, Setup, eventually, eventually_within};
 
@@ -166,12 +168,38 @@ fn resvg_draws_a_picture() {
     .is_proven();
 }
 
-/// A component whose functions are methods of a resource: no payload can hold one.
+/// A component whose functions are methods of a resource, which one function makes of a configuration.
 #[test]
-fn a_codec_is_refused_by_the_name_of_its_resource() {
-    let host = Setup::default().start();
-    let file = artefact("zlib.wasm").display().to_string();
-    let checked = host.cli(&["check", &file]).output().expect("it starts");
+fn a_codec_is_made_for_each_job() {
+    let mut host = Setup::default().settings("[plugins.zlib.tasks.encode]\nretry = { backoff = \"1s..1s\" }").start();
+    std::fs::copy(artefact("zlib.wasm"), host.plugin_file("zlib")).expect("it is copied");
+    eventually_within(Duration::from_secs(600), "it is loaded", || {
+        host.client().get("/v1/plugins/zlib").json()["loaded"].is_object().then_some(())
+    });
+    let checked = host.cli(&["check", &host.plugin_file("zlib").display().to_string()]).output().expect("it starts");
     let said = String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
-    assert!(said.contains("codec") && said.contains("resource"), "{said}");
+    assert!(
+        checked.status.success() && said.contains("task zlib/encode") && said.contains("task zlib/decode"),
+        "{said}"
+    );
+    let result = |host: &Host, task: &str, payload: &Value| {
+        let job = host.run(task, payload.clone());
+        assert_eq!(job["state"], "succeeded", "{job}");
+        host.result(job["id"].as_str().expect("an id"))
+    };
+    let bytes = STANDARD.encode([7; 3000]);
+    let array = json!({ "data": { "tag": "u8", "val": bytes }, "shape": [3000] });
+    let encode = json!({ "config": "{\"level\": 6}", "data": array });
+    let encoded = result(&host, "zlib/encode", &encode);
+    assert!(encoded["shape"][0].as_u64().is_some_and(|length| length < 100), "{encoded}");
+    let wrong = host.enqueue("zlib/encode", json!({ "config": "{\"level\": 77}", "data": array }));
+    let report = eventually("it fails", || host.job(&wrong)["report"]["text"].as_str().map(str::to_owned));
+    assert!(report.contains("\"message\""), "the error of what makes the codec: {report}");
+    let later = host.enqueue_with(json!({ "task": "zlib/encode", "payload": encode, "delay": "1s" }));
+    host.kill();
+    host.start();
+    eventually_within(Duration::from_secs(600), "it is ready", || host.is_ready().then_some(()));
+    assert_eq!(host.finished(&later)["state"], "succeeded");
+    assert_eq!(host.result(&later), encoded);
+    assert_eq!(result(&host, "zlib/decode", &json!({ "config": "{\"level\": 6}", "encoded": encoded })), array);
 }

@@ -1,55 +1,12 @@
 //! Ordinary dependencies: each language's project takes a package of somebody else's the way the language does it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use plugin_kit::language::Language;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::harness::{Host, Setup, component, eventually, wharf};
-use crate::languages::run_as_its_author;
-
-/// A project as `wharf new` writes it.
-struct Project {
-    dir: TempDir,
-    language: Language,
-}
-
-impl Project {
-    fn new(language: Language) -> Project {
-        // So that its tools are there.
-        component(language.example());
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let args = ["new", "shout", "--language", language.name()];
-        let made = wharf().args(args).current_dir(dir.path()).output().expect("the binary starts");
-        assert!(made.status.success(), "{made:?}");
-        Project { dir, language }
-    }
-
-    fn file(&self, path: &str) -> PathBuf {
-        self.dir.path().join("shout").join(path)
-    }
-
-    fn append(&self, path: &str, text: &str) {
-        let before = std::fs::read_to_string(self.file(path)).expect("it is there");
-        std::fs::write(self.file(path), before + text).expect("it can be written");
-    }
-
-    fn replace(&self, path: &str, from: &str, to: &str) {
-        let before = std::fs::read_to_string(self.file(path)).expect("it is there");
-        assert!(before.contains(from), "{path} has {from}: {before}");
-        std::fs::write(self.file(path), before.replacen(from, to, 1)).expect("it can be written");
-    }
-
-    fn run(&self, line: &str) -> String {
-        run_as_its_author(self.language, line, &self.dir.path().join("shout"))
-    }
-
-    fn host(&self) -> Host {
-        self.run(self.language.command());
-        Setup::default().plugin_file("shout", &self.file("shout.wasm")).start()
-    }
-}
+use crate::harness::{Host, Setup, component, eventually};
+use crate::project::Project;
 
 /// The result of a job whose text is Markdown.
 fn result_of(host: &Host, text: &str) -> Value {
@@ -72,11 +29,11 @@ fn python_takes_a_package_of_pypi_and_imports_what_it_needs_late() {
         "import datetime\n        day = datetime.datetime.strptime('2024-05-01', '%Y-%m-%d').day\n        \
          return line_of({'html': markdown.markdown(order['text']), 'day': day, 'host': 'b\u{fc}cher.de'.encode('idna').decode()})",
     );
-    let host = project.host();
+    let host = project.host("");
     assert_eq!(result_of(&host, MARKDOWN), json!({ "html": HTML, "day": 1, "host": "xn--bcher-kva.de" }));
     // What nobody imported at build time is explained where it fails.
     project.replace("app.py", "import datetime", "import sqlite3 as datetime");
-    project.run(project.language.command());
+    project.build();
     host.put_plugin("late", &project.file("shout.wasm"));
     eventually("it is loaded", || host.client().get("/v1/plugins/late").json()["loaded"].is_object().then_some(()));
     let id = host.enqueue("late/count", json!({ "text": MARKDOWN }));
@@ -97,16 +54,21 @@ fn javascript_takes_packages_of_npm_that_expect_the_web() {
         "words.js",
         "return json(count(order));",
         "if (order.text === \"large\") attempt.emit(new Uint8Array(2_000_000));\n    \
+         if (order.text === \"web\") fetch(\"https://example.com/\");\n    \
          if (order.text === \"later\") return Promise.resolve(json(1));\n    \
          console.log(new URL(\"../x?y=1\", \"https://a.b/c/d\").href);\n    \
          return json({ html: marked.parse(order.text), id: nanoid().length, \
          text: new TextDecoder().decode(new TextEncoder().encode(\"\u{fc}\")) });",
     );
-    let host = project.host();
+    let host = project.host("");
     let html = format!("{HTML}\n");
     assert_eq!(result_of(&host, MARKDOWN), json!({ "html": html, "id": 21, "text": "\u{fc}" }));
     // The words of a host call that failed, and of a handler that cannot be, arrive.
-    for (text, why) in [("large", "uncaught: the chunk is 2000000 bytes"), ("later", "a promise was returned")] {
+    for (text, why) in [
+        ("large", "uncaught: the chunk is 2000000 bytes"),
+        ("later", "a promise was returned"),
+        ("web", "there is no `fetch` in QuickJS"),
+    ] {
         let id = host.enqueue("shout/count", json!({ "text": text }));
         let report = eventually("it fails", || host.job(&id)["report"]["text"].as_str().map(str::to_owned));
         assert!(report.contains(why), "{report}");
@@ -132,7 +94,7 @@ fn rust_takes_a_crate() {
          pulldown_cmark::html::push_html(&mut html, pulldown_cmark::Parser::new(&order.text));\n                \
          count(&order)?;\n                Ok(json(&html))\n            }",
     );
-    assert_eq!(result_of(&project.host(), MARKDOWN), json!(format!("{HTML}\n")));
+    assert_eq!(result_of(&project.host(""), MARKDOWN), json!(format!("{HTML}\n")));
 }
 
 #[test]
@@ -149,7 +111,7 @@ fn go_takes_a_module_by_its_path() {
     project.append("go.mod", "\nrequire example.com/loud v0.0.0\n\nreplace example.com/loud => ../loud\n");
     project.replace("words.go", "import (", "import (\n\t\"example.com/loud\"");
     project.replace("words.go", "RuneCountInString(*order.Text)", "RuneCountInString(loud.Loud(*order.Text))");
-    assert_eq!(result_of(&project.host(), "a b")["characters"], 6);
+    assert_eq!(result_of(&project.host(""), "a b")["characters"], 6);
 }
 
 /// A failed job runs again on its author's machine, from its file, and nothing happens on the host.

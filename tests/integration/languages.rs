@@ -1,14 +1,13 @@
 //! The same plugin in every language: one table of expectations, and nobody can tell from outside which is which.
 
-use std::ffi::OsString;
 use std::path::Path;
-use std::process::Command;
 
 use plugin_kit::language::Language;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{Host, Setup, component, eventually, wharf};
+use crate::project::run_as_its_author;
 
 /// What a trap's report must show of the place where each gave up.
 fn place_of_the_panic(language: Language) -> &'static str {
@@ -236,25 +235,6 @@ fn wharf_said(args: &[&str], dir: &Path) -> String {
     said
 }
 
-/// Runs a command line with the tools of a language, and with `wharf`. Returns what it said.
-#[track_caller]
-pub(crate) fn run_as_its_author(language: Language, line: &str, dir: &Path) -> String {
-    let wharf_dir = Path::new(env!("CARGO_BIN_EXE_wharf")).parent().expect("a folder");
-    let mut shell = Command::new("sh");
-    shell.args(["-c", line]).current_dir(dir);
-    for (name, value) in plugins::environment(language).expect("its tools") {
-        shell.env(name, value);
-    }
-    let tools = shell.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, path)| path.map(OsString::from));
-    let path = tools.or_else(|| std::env::var_os("PATH")).expect("a PATH");
-    let folders = [wharf_dir.to_owned()].into_iter().chain(std::env::split_paths(&path));
-    shell.env("PATH", std::env::join_paths(folders).expect("a path"));
-    let built = shell.output().expect("a shell");
-    let said = String::from_utf8_lossy(&[built.stdout, built.stderr].concat()).into_owned();
-    assert!(built.status.success(), "{language}: `{line}`:\n{said}");
-    said
-}
-
 /// What a new user does: new, the command that it prints, check, drop, call, enqueue. Returns the folder above the project.
 fn from_nothing_to_a_job(language: Language) -> TempDir {
     component(language.example());
@@ -265,7 +245,9 @@ fn from_nothing_to_a_job(language: Language) -> TempDir {
 
     let checked = check("shout/shout.wasm", dir.path());
     assert!(checked.contains("would be loaded as `shout`") && checked.contains("task shout/count"), "{checked}");
-    assert!(checked.contains("topic text.written"), "{language}: {checked}");
+    for word in ["topic", "HTTP"] {
+        assert!(!checked.contains(word), "{language}: nobody asked for it: {checked}");
+    }
 
     let host = Setup::default().start();
     host.put_plugin("shout", &dir.path().join("shout/shout.wasm"));
@@ -331,6 +313,25 @@ fn a_new_c_project_becomes_a_job_and_check_of_its_core_module_names_pack() {
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("component already"));
     assert!(!dir.join("twice.wasm").exists());
+}
+
+#[test]
+fn a_new_project_has_a_subscriber_on_request() {
+    component(Language::JavaScript.example());
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let new = ["new", "shout", "--subscriber", "--language", "javascript"];
+    let printed = wharf_said(&new, dir.path());
+    let line = printed.lines().find_map(|line| line.strip_prefix("    ")).expect("it prints a command");
+    run_as_its_author(Language::JavaScript, line, dir.path());
+    let host = Setup::default().plugin_file("shout", &dir.path().join("shout/shout.wasm")).start();
+    let asked = json!({ "payload": { "text": "to be" }, "timeout": "30s" });
+    let answer = host.client().post("/v1/broadcasts/text.written", &asked).ok();
+    assert_eq!(answer["replies"][0]["reply"]["words"], 2, "{answer}");
+    let both =
+        wharf().args(["new", "other", "--language", "c", "--plain", "--subscriber"]).current_dir(dir.path()).output();
+    let both = both.expect("the binary starts");
+    assert_eq!(both.status.code(), Some(2), "a plain project answers no broadcasts");
+    assert!(!dir.path().join("other").exists());
 }
 
 #[test]

@@ -1,12 +1,8 @@
 //! Components that know nothing of Wharf, from outside: an existing program or function, copied into the folder, is a task.
 
-use std::time::Duration;
-
-use plugin_kit::language::Language;
 use serde_json::{Value, json};
 
-use crate::harness::{Host, Setup, component, eventually, eventually_within, wharf};
-use crate::languages::run_as_its_author;
+use crate::harness::{Host, Setup, component, eventually, wharf};
 
 fn said(host: &Host, args: &[&str]) -> String {
     let output = host.cli(args).output().expect("the binary starts");
@@ -141,61 +137,6 @@ fn a_check_says_what_a_file_would_be() {
     assert_eq!(call("world.reverse", r#"{"bytes": "/wBh"}"#).stdout, b"a\0\xff");
     let wrong = call("add", r#"{"a": 1}"#);
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("the parameter `b` is missing"), "{wrong:?}");
-}
-
-#[test]
-fn a_project_without_the_contract_builds_and_runs() {
-    // So that its dependencies are there.
-    component("functions");
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let made = wharf().args(["new", "tally", "--language", "rust", "--plain"]).current_dir(dir.path()).output();
-    assert!(made.expect("the binary starts").status.success());
-    let project = dir.path().join("tally");
-    for (name, file) in [("contract", "src/lib.rs"), ("wharf", "src/lib.rs"), ("wharf", "wit/world.wit")] {
-        let text = std::fs::read_to_string(project.join(file)).expect("it is there");
-        assert!(!text.to_lowercase().contains(name), "{file} does not mention it: {text}");
-    }
-    let built = std::process::Command::new("sh")
-        .args(["tally/build.sh"])
-        .current_dir(dir.path())
-        .envs(plugins::environment(Language::Rust).expect("the tools are there"))
-        .env_remove("CARGO_TARGET_DIR")
-        .output()
-        .expect("a shell");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let host = Setup::default().plugin_file("tally", &project.join("tally.wasm")).start();
-    let job = host.run("tally/count", json!({ "text": "to be\nor not" }));
-    assert_eq!(job["state"], "succeeded", "{job}");
-    assert_eq!(host.result(job["id"].as_str().expect("an id")), json!({ "lines": 2, "tokens": 4 }));
-    let other = wharf().args(["new", "other", "--language", "go", "--plain"]).current_dir(dir.path()).output();
-    let said = String::from_utf8_lossy(&other.expect("the binary starts").stderr).into_owned();
-    assert!(said.contains("can be made in rust, javascript and python, not in go"), "{said}");
-}
-
-#[test]
-fn a_project_without_the_contract_is_made_in_other_languages_too() {
-    let host = Setup::default().start();
-    for (language, sources) in
-        [(Language::JavaScript, ["functions.js", "wit/world.wit"]), (Language::Python, ["app.py", "wit/world.wit"])]
-    {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let args = ["new", "tally", "--plain", "--language", language.name()];
-        let made = wharf().args(args).current_dir(dir.path()).output();
-        assert!(made.expect("the binary starts").status.success());
-        for file in sources {
-            let text = std::fs::read_to_string(dir.path().join("tally").join(file)).expect("it is there");
-            assert!(!text.to_lowercase().contains("wharf"), "{file} does not mention it: {text}");
-        }
-        run_as_its_author(language, language.command(), &dir.path().join("tally"));
-        let id = format!("tally-{language}");
-        host.put_plugin(&id, &dir.path().join("tally/tally.wasm"));
-        eventually_within(Duration::from_secs(600), "it is loaded", || {
-            host.client().get(&format!("/v1/plugins/{id}")).json()["loaded"].is_object().then_some(())
-        });
-        let job = host.run(&format!("{id}/count"), json!({ "text": "to be" }));
-        let counted = json!({ "lines": 1, "words": 2, "characters": 5 });
-        assert_eq!(host.result(job["id"].as_str().expect("an id")), counted, "{language}");
-    }
 }
 
 #[test]

@@ -80,6 +80,10 @@ fn answer(stream: impl Read + Write, seen: &Mutex<Vec<String>>) {
             return;
         }
     }
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+    if stream.by_ref().take(length).read_to_string(&mut body).is_err() {
+        return;
+    }
     seen.lock().expect("no panic").push(format!("{head}{body}"));
     let sent = authorization(&head).to_owned();
     if let Some(gate) = head.split(' ').nth(1).and_then(|path| path.strip_prefix("/when")) {

@@ -8,6 +8,8 @@ pub(crate) mod core_module;
 pub(crate) mod line_table;
 pub(crate) mod wit_signature;
 pub(crate) mod host_interfaces;
+pub(crate) mod resource_makers;
+pub(crate) mod type_builder;
 pub(crate) mod typed_exports;
 pub(crate) mod plain_exports;
 pub(crate) mod description;

@@ -22,10 +22,11 @@ pub enum Binding {
 
 /// Writes the bindings of a world into `out`, over those of before. `wit` is a folder; without one it is the contract.
 pub fn write(binding: Binding, wit: Option<&Path>, world: &str, out: &Path) -> Result<()> {
+    let is_contract = wit.is_none();
     let (mut resolve, world) = contract::world(wit, world)?;
     let mut files = Files::default();
     match binding {
-        Binding::C => c::generate(&mut resolve, world, &mut files)?,
+        Binding::C => c::generate(&mut resolve, world, is_contract, &mut files)?,
         Binding::Go => go::generate(&mut resolve, world, out, &mut files)?,
         Binding::TypeScript => typescript::generate(&resolve, world, &mut files)?,
     }

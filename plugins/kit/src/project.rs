@@ -1,6 +1,8 @@
 //! A first project in each language: the very files of the examples in `plugins/`, with another name.
 
+mod alone;
 mod files;
+mod plain;
 
 use std::fs;
 use std::io;
@@ -9,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::contract;
 use crate::language::Language;
 
-pub use files::of as files_of;
+pub use files::{helpers, of as files_of};
 
 /// Longer names make paths and lines that nobody can read.
 const NAME_CHARS_MAX: usize = 40;
@@ -21,48 +23,37 @@ pub enum NotMade {
     Name(String, &'static str),
     #[error("{} is there already; nothing was changed", .0.display())]
     Exists(PathBuf),
-    #[error("a project without the contract can be made in rust, javascript and python, not in {0}")]
-    NotPlain(&'static str),
     #[error("could not write {}", .0.display())]
     Write(PathBuf, #[source] io::Error),
 }
 
-/// What a project is written against.
+/// What a project's plugin does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Against {
-    /// The contract of `wharf:plugin`.
-    Contract,
-    /// A world of its own, without a mention of Wharf. In Rust, JavaScript and Python.
-    OwnWorld,
-}
-
-/// Makes the folder `folder` with a project of this name in it, written against the contract.
-///
-/// # Errors
-/// When the name will not do, the folder is there already, or it cannot be written. What was begun is then removed.
-pub fn create(folder: &Path, language: Language, name: &str) -> Result<(), NotMade> {
-    create_against(folder, language, name, Against::Contract)
+pub enum Kind {
+    /// It runs jobs, by the contract of `wharf:plugin`.
+    Handler,
+    /// It runs jobs and answers broadcasts, as the example of its language.
+    HandlerAndSubscriber,
+    /// It has a function over plain data, or is a program in Go and C, without a mention of Wharf.
+    Plain,
 }
 
 /// Makes the folder `folder` with a project of this name in it.
 ///
 /// # Errors
-/// Those of [`create`], and when there is no such project in the language.
-pub fn create_against(folder: &Path, language: Language, name: &str, against: Against) -> Result<(), NotMade> {
+/// When the name will not do, the folder is there already, or it cannot be written. What was begun is then removed.
+pub fn create(folder: &Path, language: Language, name: &str, kind: Kind) -> Result<(), NotMade> {
     check_name(name)?;
-    let plain = files::plain(language);
-    if against == Against::OwnWorld && plain.is_none() {
-        return Err(NotMade::NotPlain(language.name()));
-    }
     fs::create_dir(folder).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => NotMade::Exists(folder.to_owned()),
         _ => NotMade::Write(folder.to_owned(), error),
     })?;
-    let written = match against {
-        Against::Contract => write(folder, language, name),
-        Against::OwnWorld => {
-            let (example, files) = plain.unwrap_or_default();
-            put_all(folder, files.iter().map(|(path, text)| (*path, text.replace(example, name))))
+    let written = match kind {
+        Kind::Handler => write_with(folder, language, name, alone::without_subscriber),
+        Kind::HandlerAndSubscriber => write(folder, language, name),
+        Kind::Plain => {
+            let (placeholder, files) = plain::of(language);
+            put_all(folder, files.iter().map(|(path, text)| (*path, text.replace(placeholder, name))))
         }
     };
     written.inspect_err(|_| {
@@ -71,9 +62,23 @@ pub fn create_against(folder: &Path, language: Language, name: &str, against: Ag
     })
 }
 
-/// Writes a project's files into a folder that is there.
+/// Writes the files of a language's example, with another name, into a folder that is there.
+///
+/// # Errors
+/// When one of them cannot be written.
 pub fn write(folder: &Path, language: Language, name: &str) -> Result<(), NotMade> {
-    let own = files::of(language).iter().map(|(path, text)| ((*path).to_owned(), named(language, path, text, name)));
+    write_with(folder, language, name, |_, _, text| text.to_owned())
+}
+
+fn write_with(
+    folder: &Path,
+    language: Language,
+    name: &str,
+    edited: impl Fn(Language, &str, &str) -> String,
+) -> Result<(), NotMade> {
+    let own = files::of(language)
+        .iter()
+        .map(|(path, text)| ((*path).to_owned(), named(language, path, &edited(language, path, text), name)));
     let contract = contract::FILES.into_iter().filter(|_| language.contract_folder().is_some());
     let contract = contract
         .map(|(file, text)| (format!("{}/{file}", language.contract_folder().unwrap_or_default()), text.to_owned()));
@@ -114,7 +119,7 @@ fn named(language: Language, path: &str, text: &str, name: &str) -> String {
         (Language::Rust, "src/lib.rs") => text.replace(r#"path: "../../wit""#, r#"path: "wit""#),
         (Language::Rust, _) => text
             .replace("name = \"words\"", &format!("name = \"{name}\""))
-            .replace("words.wasm", &format!("{name}.wasm"))
+            .replace("tally.wasm", &format!("{name}.wasm"))
             .replace("words/count", &format!("{name}/count"))
             .replace("# words\n", &format!("# {name}\n")),
         (language, _) => text.replace(language.example(), name),

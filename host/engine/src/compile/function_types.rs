@@ -4,8 +4,9 @@
 use wasmtime::component::Type as CodeType;
 use wasmtime::component::types::ComponentFunc;
 
+use crate::inspect::resource_makers::{Maker, MakerResult};
 use crate::spec::typed::signature::Signature;
-use crate::spec::typed::types::{Int, Type, TypeRef, TypeTable};
+use crate::spec::typed::types::{Field, Int, Type, TypeRef, TypeTable};
 
 /// Maximum number of types within a function's types, counted as often as they occur. A function with more is no task.
 const STEPS_MAX: u32 = 100_000;
@@ -13,18 +14,32 @@ const STEPS_MAX: u32 = 100_000;
 /// Returns true if a function's types are the same; false as well if they are too large to say.
 pub(crate) fn agree(signature: &Signature, code: &ComponentFunc) -> bool {
     let mut compare = Compare { table: &signature.table, steps: 0 };
-    let mut params = code.params();
-    let same_params = signature
-        .params
-        .iter()
-        .all(|param| params.next().is_some_and(|(name, ty)| name == param.name && compare.is_same(param.ty, &ty)));
-    let mut results = code.results();
-    let same_result = match (signature.result, results.next()) {
-        (None, None) => true,
-        (Some(own), Some(code)) => compare.is_same(own, &code),
-        _ => false,
+    compare.params(&signature.params, &mut code.params()) && compare.result(signature.result, code)
+}
+
+/// Returns true if the types of a method, and of the function that makes its resource, are those of the code.
+pub(crate) fn agree_with_maker(
+    signature: &Signature,
+    maker: &Maker,
+    (making, method): (&ComponentFunc, &ComponentFunc),
+) -> bool {
+    let mut compare = Compare { table: &signature.table, steps: 0 };
+    let Some((of_maker, of_method)) = signature.params.split_at_checked(maker.params) else { return false };
+    let mut made = making.results();
+    let resource = match (made.next(), maker.returns) {
+        (Some(CodeType::Own(resource)), MakerResult::Resource) => resource,
+        (Some(CodeType::Result(result)), MakerResult::ResourceOrError(error)) => match result.ok() {
+            Some(CodeType::Own(resource)) if compare.is_same_option(error, result.err().as_ref()) => resource,
+            _ => return false,
+        },
+        _ => return false,
     };
-    same_params && params.next().is_none() && same_result && results.next().is_none()
+    let mut params = method.params();
+    matches!(params.next(), Some((_, CodeType::Borrow(own))) if own == resource)
+        && made.next().is_none()
+        && compare.params(of_maker, &mut making.params())
+        && compare.params(of_method, &mut params)
+        && compare.result(signature.result, method)
 }
 
 struct Compare<'t> {
@@ -33,6 +48,17 @@ struct Compare<'t> {
 }
 
 impl Compare<'_> {
+    /// Returns true if these are all parameters that are left.
+    fn params<'n>(&mut self, own: &[Field], code: &mut impl Iterator<Item = (&'n str, CodeType)>) -> bool {
+        own.iter().all(|param| code.next().is_some_and(|(name, ty)| name == param.name && self.is_same(param.ty, &ty)))
+            && code.next().is_none()
+    }
+
+    fn result(&mut self, own: Option<TypeRef>, code: &ComponentFunc) -> bool {
+        let mut results = code.results();
+        self.is_same_option(own, results.next().as_ref()) && results.next().is_none()
+    }
+
     fn is_same(&mut self, own: TypeRef, code: &CodeType) -> bool {
         self.steps += 1;
         if self.steps > STEPS_MAX {

@@ -12,6 +12,7 @@ use wasmtime_wasi::p2::bindings::exports::wasi::cli::run;
 use crate::compile::function_types;
 use crate::inspect::description::Description;
 use crate::inspect::plain_exports::{PROGRAM_TASK, PlainExports};
+use crate::inspect::resource_makers::Maker;
 use crate::sandbox::bindings::exports::wharf::plugin::{handler, manifest, subscriber};
 use crate::sandbox::store_data::Sandbox;
 use crate::spec::function_task::FunctionTask;
@@ -60,6 +61,8 @@ pub(crate) struct LinkedFunction {
     pub(crate) index: ComponentExportIndex,
     pub(crate) task: Arc<FunctionTask>,
     pub(crate) way: CallWay,
+    /// Present if it is a method: the function that makes its resource.
+    pub(crate) maker: Option<(ComponentExportIndex, Maker)>,
 }
 
 /// The way in which values are passed to a function and back.
@@ -67,7 +70,7 @@ pub(crate) struct LinkedFunction {
 pub(crate) enum CallWay {
     /// From JSON to the guest's memory, and from there to JSON.
     Direct { params: u32, result: u32 },
-    /// Through values of wasmtime's own: for many parameters, and for `async` functions.
+    /// Through values of wasmtime's own: for many parameters, for `async` functions, and for methods of resources.
     Dynamic,
 }
 
@@ -89,20 +92,32 @@ impl PlainIndices {
                 Some(name) => Some(component.get_export(None, name).ok_or_else(absent)?.1),
                 None => None,
             };
-            let (item, index) = component.get_export(interface.as_ref(), &function.name).ok_or_else(absent)?;
-            let ComponentItem::ComponentFunc(ty) = item else { return Err(absent()) };
-            if !function_types::agree(&signature, &ty) {
+            let exported = |name: &str| match component.get_export(interface.as_ref(), name) {
+                Some((ComponentItem::ComponentFunc(ty), index)) => Ok((ty, index)),
+                _ => Err(absent()),
+            };
+            let (ty, index) = exported(&function.name)?;
+            let maker = match &function.maker {
+                Some(maker) => Some((exported(&maker.name)?, maker.clone())),
+                None => None,
+            };
+            let is_same = match &maker {
+                None => function_types::agree(&signature, &ty),
+                Some(((making, _), maker)) => function_types::agree_with_maker(&signature, maker, (making, &ty)),
+            };
+            if !is_same {
                 return Err(wasmtime::Error::msg(format!(
                     "the types of the task `{}` are too large, or differ",
                     function.task
                 )));
             }
             let (params, result) = (signature.flat_params(), signature.flat_result());
-            let is_direct = params <= DIRECT_PARAMS_MAX && !function.is_async && !ty.async_();
+            let is_direct = params <= DIRECT_PARAMS_MAX && !function.is_async && !ty.async_() && maker.is_none();
             let way = if is_direct { CallWay::Direct { params, result } } else { CallWay::Dynamic };
             let task = Arc::new(FunctionTask::new(signature, !is_direct));
             tasks.push((function.task.clone(), TaskKind::Function(Arc::clone(&task))));
-            functions.insert(function.task.clone(), LinkedFunction { index, task, way });
+            let maker = maker.map(|((_, index), maker)| (index, maker));
+            functions.insert(function.task.clone(), LinkedFunction { index, task, way, maker });
         }
         Ok(PlainIndices { program, functions, tasks, pre })
     }

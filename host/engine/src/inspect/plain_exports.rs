@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use wit_parser::{Resolve, WorldItem, WorldKey};
 
 use crate::inspect::host_interfaces::{self, InterfaceName};
+use crate::inspect::resource_makers::MakerResult;
 use crate::inspect::typed_exports::{ExportedFunction, TypedExports};
 use crate::inspect::wit_signature;
 use crate::spec::problem::Problem;
@@ -81,10 +82,13 @@ impl PlainExports {
     pub(crate) fn signatures(&self) -> Vec<(&ExportedFunction, Signature)> {
         let Some(table) = TypeTable::new(self.types.clone()).map(Arc::new) else { return Vec::new() };
         let is_there = |ty: &TypeRef| (*ty as usize) < table.len();
-        let all = self
-            .functions
-            .iter()
-            .filter(|function| function.params.iter().map(|param| &param.ty).chain(&function.result).all(is_there));
+        let all = self.functions.iter().filter(|function| {
+            let error = match function.maker.as_ref().map(|maker| maker.returns) {
+                Some(MakerResult::ResourceOrError(error)) => error,
+                Some(MakerResult::Resource) | None => None,
+            };
+            function.params.iter().map(|param| &param.ty).chain(&function.result).chain(&error).all(is_there)
+        });
         all.map(|function| {
             let (params, result) = (function.params.clone(), function.result);
             (function, Signature { table: Arc::clone(&table), params, result })

@@ -7,6 +7,7 @@ pub(crate) mod types;
 pub(crate) mod json_reader;
 pub(crate) mod json_writer;
 pub(crate) mod signature;
+pub(crate) mod value_reader;
 pub(crate) mod check;
 pub(crate) mod json_schema;
 

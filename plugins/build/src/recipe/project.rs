@@ -67,19 +67,17 @@ fn lay_out(folder: &Path, language: Language, guest: &Guest) -> Result<()> {
         let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         gone.with_context(|| format!("{} cannot be removed", path.display()))?;
     }
-    if guest.is_plain {
-        return copy(&folders::plugins().join(name), folder);
-    }
     if name == language.example() {
         project::write(folder, language, name)?;
     } else {
         copy(&folders::plugins().join(name), folder)?;
-        let contract = folder.join("wit/deps/wharf");
-        fs::create_dir_all(&contract).with_context(|| format!("{} cannot be made", contract.display()))?;
-        for (file, text) in contract::FILES {
-            fs::write(contract.join(file), text)
-                .with_context(|| format!("{file} of the contract cannot be written"))?;
+        for (file, text) in project::helpers(language) {
+            fs::write(folder.join(file), text).with_context(|| format!("{file} cannot be written"))?;
         }
+        if guest.is_plain {
+            return Ok(());
+        }
+        put_contract(&folder.join("wit/deps/wharf"))?;
     }
     // What `wharf bindings` does for an author.
     match language {
@@ -90,6 +88,14 @@ fn lay_out(folder: &Path, language: Language, guest: &Guest) -> Result<()> {
         }
         Language::Rust | Language::JavaScript | Language::JavaScriptWeb | Language::Python => Ok(()),
     }
+}
+
+fn put_contract(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    for (file, text) in contract::FILES {
+        fs::write(folder.join(file), text).with_context(|| format!("{file} of the contract cannot be written"))?;
+    }
+    Ok(())
 }
 
 /// Copies a plugin that is no example, and so no project of `wharf new`.

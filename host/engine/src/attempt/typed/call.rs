@@ -97,9 +97,8 @@ async fn checked_call(
     if payload.len() > PASSED_HERE_BYTES_MAX {
         move_to_background(store).await?;
     }
-    let function = instance
-        .get_func(&mut *store, linked.index)
-        .ok_or_else(|| wasmtime::Error::msg("the plugin does not export the function to call"))?;
+    let absent = || wasmtime::Error::msg("the plugin does not export the function to call");
+    let function = instance.get_func(&mut *store, linked.index).ok_or_else(absent)?;
     let called = match linked.way {
         CallWay::Direct { params, result } => {
             let call = DirectCall { task: Arc::clone(&linked.task), payload: payload.clone(), lengths: plan.lengths };
@@ -110,7 +109,14 @@ async fn checked_call(
             store.set_hostcall_fuel(DYNAMIC_FUEL as usize);
             let kept = dynamic_bytes(&plan) + 3 * DYNAMIC_FUEL;
             store.data_mut().keep_bytes(kept).await?;
-            let called = dynamic::call(store, function, &linked.task.signature, payload).await;
+            let signature = &linked.task.signature;
+            let called = match &linked.maker {
+                None => dynamic::call(store, function, signature, payload).await,
+                Some((index, maker)) => {
+                    let making = instance.get_func(&mut *store, *index).ok_or_else(absent)?;
+                    dynamic::call_method(store, (making, maker), function, signature, payload).await
+                }
+            };
             store.data_mut().drop_bytes(kept);
             called
         }

@@ -7,11 +7,12 @@ use wasmtime::component::{Func, Val};
 use wharf_core::bounds;
 
 use crate::attempt::typed::answer::Answer;
-use crate::spec::typed::check::{self, BadValue, Members};
+use crate::inspect::resource_makers::{Maker, MakerResult};
 use crate::spec::typed::json_reader::{JsonReader, Kind, NotJson};
 use crate::spec::typed::json_writer::{JsonWriter, NoText};
 use crate::spec::typed::signature::{Returns, Signature};
 use crate::spec::typed::types::{Int, Type, TypeRef, TypeTable};
+use crate::spec::typed::value_reader::{self, BadValue, Members};
 
 /// Calls a function.
 pub(super) async fn call<T: Send + 'static>(
@@ -21,8 +22,45 @@ pub(super) async fn call<T: Send + 'static>(
     payload: &[u8],
 ) -> wasmtime::Result<Answer> {
     let params = parameters(signature, payload).map_err(|_| changed())?;
+    call_with(store, function, signature, params).await
+}
+
+/// Makes a resource, calls a method of that resource, and drops the resource.
+pub(super) async fn call_method<T: Send + 'static>(
+    store: &mut Store<T>,
+    (making, maker): (Func, &Maker),
+    method: Func,
+    signature: &Signature,
+    payload: &[u8],
+) -> wasmtime::Result<Answer> {
+    let mut params = parameters(signature, payload).map_err(|_| changed())?;
+    let of_method = params.split_off(maker.params);
+    let mut made = [Val::Bool(false)];
+    making.call_async(&mut *store, &params, &mut made).await?;
+    drop(params);
+    let [made] = made;
+    let made = match (made, maker.returns) {
+        (Val::Result(Ok(Some(made))), MakerResult::ResourceOrError(_)) => *made,
+        (Val::Result(Err(error)), MakerResult::ResourceOrError(ty)) => {
+            return Ok(Answer::Err(as_json(&signature.table, ty, error.as_deref())?));
+        }
+        (made, _) => made,
+    };
+    let Val::Resource(resource) = made else { return Err(changed()) };
+    let params = std::iter::once(Val::Resource(resource)).chain(of_method).collect();
+    let answer = call_with(store, method, signature, params).await?;
+    resource.resource_drop_async(store).await?;
+    Ok(answer)
+}
+
+async fn call_with<T: Send + 'static>(
+    store: &mut Store<T>,
+    function: Func,
+    signature: &Signature,
+    params: Vec<Val>,
+) -> wasmtime::Result<Answer> {
     let mut results = vec![Val::Bool(false); usize::from(signature.result.is_some())];
-    function.call_async(store, &params, &mut results).await?;
+    function.call_async(&mut *store, &params, &mut results).await?;
     drop(params);
     let result = match (signature.result, results.pop()) {
         (Some(ty), Some(value)) => answer(signature, ty, value),
@@ -58,8 +96,8 @@ fn members(reader: &mut JsonReader<'_>, table: &TypeTable, of: Members<'_>) -> M
     let mut expected = 0;
     let mut more = json(reader.open(b'{'))?;
     while more {
-        let name = check::text(json(reader.name())?)?;
-        if let Some(place) = check::member(of, &name, expected) {
+        let name = value_reader::text(json(reader.name())?)?;
+        if let Some(place) = value_reader::member(of, &name, expected) {
             values[place].1 = value(reader, table, fields[place].ty)?;
             expected = place + 1;
         }
@@ -73,7 +111,7 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
     Ok(match table.ty(ty) {
         Type::Bool => Val::Bool(json(reader.bool())?),
         Type::Int(int) => {
-            let value = check::integer(json(reader.number())?, *int).unwrap_or_default();
+            let value = value_reader::integer(json(reader.number())?, *int).unwrap_or_default();
             match int {
                 Int::U8 => Val::U8(value as u8),
                 Int::U16 => Val::U16(value as u16),
@@ -85,12 +123,12 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
                 Int::S64 => Val::S64(value as i64),
             }
         }
-        Type::F32 => Val::Float32(check::float32(json(reader.number())?).unwrap_or_default()),
-        Type::F64 => Val::Float64(check::float64(json(reader.number())?).unwrap_or_default()),
-        Type::Char => Val::Char(check::text(json(reader.string())?)?.chars().next().unwrap_or_default()),
-        Type::String => Val::String(check::text(json(reader.string())?)?.into_owned()),
+        Type::F32 => Val::Float32(value_reader::float32(json(reader.number())?).unwrap_or_default()),
+        Type::F64 => Val::Float64(value_reader::float64(json(reader.number())?).unwrap_or_default()),
+        Type::Char => Val::Char(value_reader::text(json(reader.string())?)?.chars().next().unwrap_or_default()),
+        Type::String => Val::String(value_reader::text(json(reader.string())?)?.into_owned()),
         Type::List(element) if table.is_bytes(*element) => {
-            let text = check::text(json(reader.string())?)?;
+            let text = value_reader::text(json(reader.string())?)?;
             let bytes = STANDARD.decode(text.as_bytes()).unwrap_or_default();
             Val::List(bytes.into_iter().map(Val::U8).collect())
         }
@@ -113,12 +151,12 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
             }
             Val::Tuple(values)
         }
-        Type::Enum(_) => Val::Enum(check::text(json(reader.string())?)?.into_owned()),
+        Type::Enum(_) => Val::Enum(value_reader::text(json(reader.string())?)?.into_owned()),
         Type::Flags(_) => {
             let mut names = Vec::new();
             let mut more = json(reader.open(b'['))?;
             while more {
-                names.push(check::text(json(reader.string())?)?.into_owned());
+                names.push(value_reader::text(json(reader.string())?)?.into_owned());
                 more = json(reader.next(b'['))?;
             }
             Val::Flags(names)
@@ -128,14 +166,14 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
             Val::Option(None)
         }
         Type::Option(some) if table.may_be_null(*some) => {
-            check::sole(reader, &["some"])?;
+            value_reader::sole(reader, &["some"])?;
             let some = value(reader, table, *some)?;
-            check::sole_end(reader)?;
+            value_reader::sole_end(reader)?;
             Val::Option(Some(Box::new(some)))
         }
         Type::Option(some) => Val::Option(Some(Box::new(value(reader, table, *some)?))),
         Type::Variant(cases) => {
-            let found = check::tagged(reader, cases, table.sorted(ty))?;
+            let found = value_reader::tagged(reader, cases, table.sorted(ty))?;
             let case = &cases[found.case];
             let payload = match (case.ty, found.val) {
                 (Some(ty), Some(mut val)) => Some(Box::new(value(&mut val, table, ty)?)),
@@ -144,7 +182,7 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
             Val::Variant(case.name.clone(), payload)
         }
         Type::Result(ok, err) => {
-            let which = check::sole(reader, &["ok", "err"])?;
+            let which = value_reader::sole(reader, &["ok", "err"])?;
             let payload = match if which == 0 { ok } else { err } {
                 Some(ty) => Some(Box::new(value(reader, table, *ty)?)),
                 None => {
@@ -153,7 +191,7 @@ fn value(reader: &mut JsonReader<'_>, table: &TypeTable, ty: TypeRef) -> Made<Va
                     None
                 }
             };
-            check::sole_end(reader)?;
+            value_reader::sole_end(reader)?;
             Val::Result(if which == 0 { Ok(payload) } else { Err(payload) })
         }
     })

@@ -9,10 +9,10 @@ use wasmtime::ValRaw;
 use wasmtime::component::__internal::{InterfaceType, LowerContext};
 use wasmtime::component::Lower;
 
-use crate::spec::typed::check::{self, BadValue, Members, Seen};
 use crate::spec::typed::json_reader::{JsonReader, Kind, NotJson};
 use crate::spec::typed::signature::Signature;
 use crate::spec::typed::types::{MemberPlace, Type, TypeRef, TypeTable};
+use crate::spec::typed::value_reader::{self, BadValue, Members, Seen};
 
 type Lowered = wasmtime::Result<()>;
 
@@ -101,8 +101,8 @@ impl<T: 'static> Lowering<'_, '_, T> {
         let mut expected = 0;
         let mut more = reader.open(b'{').map_err(not_json)?;
         while more {
-            let name = check::text(reader.name().map_err(not_json)?).map_err(bad)?;
-            let place = check::member(members, &name, expected).ok_or_else(changed)?;
+            let name = value_reader::text(reader.name().map_err(not_json)?).map_err(bad)?;
+            let place = value_reader::member(members, &name, expected).ok_or_else(changed)?;
             seen.note(place);
             self.value(reader, fields[place].ty, at.member(places[place]))?;
             expected = place + 1;
@@ -132,32 +132,32 @@ impl<T: 'static> Lowering<'_, '_, T> {
             Type::Int(int) => {
                 reader.kind().map_err(not_json)?;
                 let number = reader.number().map_err(not_json)?;
-                let value = check::integer(number, *int).map_err(|_| changed())?;
+                let value = value_reader::integer(number, *int).map_err(|_| changed())?;
                 // Core values of 32 bits have the sign in them, and zeros above.
                 let bits = if int.bytes() == 8 { value as u64 } else { u64::from(value as u32) };
                 self.scalar(at, bits, int.bytes())
             }
             Type::F32 => {
                 reader.kind().map_err(not_json)?;
-                let number = check::float32(reader.number().map_err(not_json)?).map_err(|_| changed())?;
+                let number = value_reader::float32(reader.number().map_err(not_json)?).map_err(|_| changed())?;
                 self.scalar(at, number.to_bits().into(), 4)
             }
             Type::F64 => {
                 reader.kind().map_err(not_json)?;
-                let number = check::float64(reader.number().map_err(not_json)?).map_err(|_| changed())?;
+                let number = value_reader::float64(reader.number().map_err(not_json)?).map_err(|_| changed())?;
                 self.scalar(at, number.to_bits(), 8)
             }
             Type::Char => {
-                let text = check::text(reader.string().map_err(not_json)?).map_err(bad)?;
+                let text = value_reader::text(reader.string().map_err(not_json)?).map_err(bad)?;
                 let c = text.chars().next().ok_or_else(changed)?;
                 self.scalar(at, u32::from(c).into(), 4)
             }
             Type::String => {
-                let text = check::text(reader.string().map_err(not_json)?).map_err(bad)?;
+                let text = value_reader::text(reader.string().map_err(not_json)?).map_err(bad)?;
                 self.string(at, &text)
             }
             Type::List(element) if table.is_bytes(*element) => {
-                let text = check::text(reader.string().map_err(not_json)?).map_err(bad)?;
+                let text = value_reader::text(reader.string().map_err(not_json)?).map_err(bad)?;
                 let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count();
                 let length = (text.len() / 4 * 3).checked_sub(padding).ok_or_else(changed)?;
                 let address = self.cx.realloc(0, 0, 1, length)?;
@@ -199,15 +199,15 @@ impl<T: 'static> Lowering<'_, '_, T> {
                 Ok(())
             }
             Type::Enum(names) => {
-                let name = check::text(reader.string().map_err(not_json)?).map_err(bad)?;
-                let case = check::named(names, table.sorted(ty), &name).ok_or_else(changed)?;
+                let name = value_reader::text(reader.string().map_err(not_json)?).map_err(bad)?;
+                let case = value_reader::named(names, table.sorted(ty), &name).ok_or_else(changed)?;
                 self.scalar(at, case as u64, table.layout(ty).tag.max(table.layout(ty).size))
             }
             Type::Flags(names) => {
                 let mut bits = 0_u64;
                 let mut more = reader.open(b'[').map_err(not_json)?;
                 while more {
-                    let name = check::text(reader.string().map_err(not_json)?).map_err(bad)?;
+                    let name = value_reader::text(reader.string().map_err(not_json)?).map_err(bad)?;
                     bits |= 1 << names.iter().position(|known| *known == *name).ok_or_else(changed)?;
                     more = reader.next(b'[').map_err(not_json)?;
                 }
@@ -223,12 +223,12 @@ impl<T: 'static> Lowering<'_, '_, T> {
                 if !table.may_be_null(*some) {
                     return self.value(reader, *some, payload);
                 }
-                check::sole(reader, &["some"]).map_err(bad)?;
+                value_reader::sole(reader, &["some"]).map_err(bad)?;
                 self.value(reader, *some, payload)?;
-                check::sole_end(reader).map_err(bad)
+                value_reader::sole_end(reader).map_err(bad)
             }
             Type::Variant(cases) => {
-                let found = check::tagged(reader, cases, table.sorted(ty)).map_err(bad)?;
+                let found = value_reader::tagged(reader, cases, table.sorted(ty)).map_err(bad)?;
                 self.scalar(at, found.case as u64, table.layout(ty).tag)?;
                 match (cases[found.case].ty, found.val) {
                     (Some(its), Some(mut val)) => self.value(&mut val, its, self.payload(at, ty)),
@@ -237,7 +237,7 @@ impl<T: 'static> Lowering<'_, '_, T> {
                 }
             }
             Type::Result(ok, err) => {
-                let which = check::sole(reader, &["ok", "err"]).map_err(bad)?;
+                let which = value_reader::sole(reader, &["ok", "err"]).map_err(bad)?;
                 self.scalar(at, which as u64, 1)?;
                 match if which == 0 { ok } else { err } {
                     Some(its) => self.value(reader, *its, self.payload(at, ty))?,
@@ -246,7 +246,7 @@ impl<T: 'static> Lowering<'_, '_, T> {
                         reader.null().map_err(not_json)?;
                     }
                 }
-                check::sole_end(reader).map_err(bad)
+                value_reader::sole_end(reader).map_err(bad)
             }
         }
     }

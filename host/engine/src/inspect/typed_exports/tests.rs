@@ -1,6 +1,7 @@
 //! Tests that a function that is no task takes nothing from those that are.
 
 use super::*;
+use crate::inspect::resource_makers::MakerResult;
 
 fn exports(wit: &str) -> TypedExports {
     let mut resolve = Resolve::default();
@@ -23,6 +24,46 @@ fn what_tools_add_is_no_task_and_what_authors_call_the_same_is_one() {
     let of_authors = "package a:b; world w { export exports: interface { init: func(); run: func(); }
         export init: func(script: string); }";
     assert_eq!(tasks(&exports(of_authors)), ["world.init", "exports.init", "run"]);
+}
+
+#[test]
+fn a_method_is_a_task_if_one_function_makes_its_resource() {
+    let found = exports(
+        "package a:b; interface f {
+            resource codec {
+                open: static func(level: u8) -> result<codec, string>;
+                encode: func(bytes: list<u8>) -> list<u8>;
+                same: func(level: u8);
+                other: func(of: borrow<codec>);
+            }
+            resource counter { constructor(start: u32); next: func() -> u32; encode: func() -> string; }
+            resource twice { constructor(); make: static func() -> twice; run: func(); }
+            resource nobody { run: func(); }
+            resource idle { constructor(); }
+        } world w { export f; }",
+    );
+    assert_eq!(tasks(&found), ["codec.encode", "next", "counter.encode"]);
+    let encode = &found.functions[0];
+    let names: Vec<&str> = encode.params.iter().map(|param| param.name.as_str()).collect();
+    assert_eq!((encode.name.as_str(), names.as_slice()), ("[method]codec.encode", ["level", "bytes"].as_slice()));
+    let maker = encode.maker.as_ref().unwrap();
+    assert_eq!((maker.name.as_str(), maker.params), ("[static]codec.open", 1));
+    assert!(matches!(maker.returns, MakerResult::ResourceOrError(Some(_))), "{maker:?}");
+    assert_eq!(found.functions[1].maker.as_ref().unwrap().returns, MakerResult::Resource);
+    let left_out: Vec<String> = found.left_out.iter().map(ToString::to_string).collect();
+    for (function, why) in [
+        ("[method]codec.same", "a parameter `level`, and so has the function that makes its resource"),
+        ("[method]codec.other", "the resource `codec`"),
+        ("[constructor]twice", "the resource `twice`"),
+        ("[static]twice.make", "the resource `twice`"),
+        ("[method]twice.run", "the resource `twice`"),
+        ("[method]nobody.run", "the resource `nobody`"),
+        ("[constructor]idle", "the resource `idle`"),
+    ] {
+        let is_said = left_out.iter().any(|text| text.contains(&format!("#{function}`")) && text.contains(why));
+        assert!(is_said, "{function}: {left_out:#?}");
+    }
+    assert_eq!(left_out.len(), 7, "{left_out:#?}");
 }
 
 #[test]

@@ -48,6 +48,11 @@ export const crypto = {
   },
 };
 
+// No request can be sent from this engine, since its tool cannot bind `wasi:http`.
+export const fetch = () => {
+  throw new Error("there is no `fetch` in QuickJS: a project of `wharf new --language javascript-web` has it");
+};
+
 // Nothing runs beside a handler, or after it: what is to happen later never does. `sleep` of system.js waits.
 export const setTimeout = () => 0;
 export const clearTimeout = () => {};

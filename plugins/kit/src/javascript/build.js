@@ -1,8 +1,11 @@
-// Bundles words.ts with the packages that it imports, and makes a component of it. An export that the host would call and that is not there
+// Bundles the plugin with the packages that it imports, and makes a component of it. An export that the host would call and that is not there
 // ends the build.
 
 import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { build } from "esbuild";
+
+const { name } = JSON.parse(readFileSync("package.json", "utf8"));
 
 const entry = `
   import { guardedHandler, guardedSubscriber } from "./guard.js";
@@ -26,6 +29,6 @@ await build({
 });
 execFileSync(
   "componentize-qjs",
-  ["--sync", "--wit", "wit", "--world", "words", "--js", output, "--output", "words-ts.wasm"],
+  ["--sync", "--wit", "wit", "--world", "words", "--js", output, "--output", `${name}.wasm`],
   { stdio: "inherit" },
 );
