@@ -112,9 +112,9 @@ fn tasks_that_a_host_does_not_announce_are_refused_with_its_name() {
     // A host that announces no tasks and stays registered.
     let announced = || {
         postgres.sql(&format!(
-            "INSERT INTO {schema}.nodes (id, name, version, started_at, seen_at, capacity, running, draining, plugins,
+            "INSERT INTO {schema}.nodes (id, name, version, started_at, seen_at, capacity, running, draining, stopping, plugins,
                  plugin_versions, digests, topics, tasks, loading)
-             SELECT 7, 'old:7070', '0.1.0', now, now, 8, 0, false, '{{elder}}', '{{1}}', '{{ab}}', '{{villain.>}}', '{{\"\"}}', '{{}}'
+             SELECT 7, 'old:7070', '0.1.0', now, now, 8, 0, false, false, '{{elder}}', '{{1}}', '{{ab}}', '{{villain.>}}', '{{\"\"}}', '{{}}'
              FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) AS moment
              ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at"
         ))
