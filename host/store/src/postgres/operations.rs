@@ -281,9 +281,10 @@ impl OperationStore for PostgresStore {
     async fn take_operation_step(&self, step: OperationStep) -> Result<Option<StepTaken>, StoreError> {
         match self.write(WriteRequest::OperationStep(step)).await? {
             WriteResult::StepTaken(taken) => {
-                let deletes = |taken: &&Box<StepTaken>| taken.operation.act == BulkAct::Delete;
+                let taken = taken.map(|taken| *taken);
+                let deletes = |taken: &&StepTaken| taken.operation.act == BulkAct::Delete;
                 self.vacuum.deleted(taken.iter().filter(deletes).map(|taken| taken.changed.len() as u64).sum());
-                Ok(taken.map(|taken| *taken))
+                Ok(taken)
             }
             other => Err(unexpected_reply(&other)),
         }

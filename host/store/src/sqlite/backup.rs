@@ -91,7 +91,9 @@ pub(crate) fn restore_file(store: &Path, from: &Path) -> Result<StoreContents, M
     target.pragma_update(None, "journal_mode", "WAL").map_err(write)?;
     target.close().map_err(|(_, error)| write(error))?;
     unfinished.finish(file.real()).map_err(|error| failed("restore", store, &error))?;
-    made.map(std::mem::forget);
+    if let Some(made) = made {
+        std::mem::forget(made);
+    }
     Ok(held)
 }
 
