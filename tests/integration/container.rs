@@ -128,9 +128,9 @@ fn status(host: &Host, field: &str) -> String {
 /// Whether what is mounted at `point`, as the host sees it, is read-only.
 fn is_read_only(host: &Host, point: &str) -> bool {
     let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", host.pid())).expect("it runs");
-    let parts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mut parts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     // The last that was mounted there is the one that is seen; its options or those of its file system may say so.
-    let last = parts.filter(|parts| parts[4] == point).next_back().unwrap_or_else(|| panic!("{point}: {mounts}"));
+    let last = parts.rfind(|parts| parts[4] == point).unwrap_or_else(|| panic!("{point}: {mounts}"));
     [last[5], last[last.len() - 1]].iter().any(|options| options.split(',').any(|option| option == "ro"))
 }
 
