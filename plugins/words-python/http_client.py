@@ -58,10 +58,14 @@ def sent(url: str, method: str, headers: dict[str, str], body: bytes) -> types.I
     content = outgoing.body() if body else None
     pending = outgoing_handler.handle(outgoing, None)
     if content:
-        with content.write() as stream:
-            for start in range(0, len(body), WRITTEN_AT_ONCE):
-                stream.blocking_write_and_flush(body[start : start + WRITTEN_AT_ONCE])
-        types.OutgoingBody.finish(content, None)
+        try:
+            with content.write() as stream:
+                for start in range(0, len(body), WRITTEN_AT_ONCE):
+                    stream.blocking_write_and_flush(body[start : start + WRITTEN_AT_ONCE])
+            types.OutgoingBody.finish(content, None)
+        except Err:
+            # Nobody takes the rest of the body: the answer says why.
+            pass
     with pending, pending.subscribe() as ready:
         ready.block()
         answer = pending.get().value
