@@ -72,7 +72,7 @@ fn cookie_of(proxy: &ReverseProxy) -> Value {
     browser.open(&format!("{root}limits"));
     browser.fill("input[name=name]", "acme");
     browser.click("#holds form button.primary");
-    browser.until("released");
+    browser.until("no end");
     cookies[0].clone()
 }
 

@@ -105,10 +105,8 @@ pub(crate) fn routes<F: Future<Output = Response> + Send>(
         .route("/v1/operations", get(operations::list).merge(no_query(post(operations::start))))
         .route("/v1/operations/{id}", no_query(get(operations::show).delete(operations::cancel)))
         .route("/v1/schedules", get(schedules::list))
-        .route(
-            "/v1/schedules/{id}",
-            put(schedules::put).merge(no_query(get(schedules::show).delete(schedules::remove))),
-        )
+        .route("/v1/schedules/{id}", put(schedules::put))
+        .route("/v1/schedules/{id}", no_query(get(schedules::show).delete(schedules::remove)))
         .route("/v1/schedules/{id}/run", no_query(post(schedules::run)))
         .route("/v1/schedules/{id}/pause", no_query(post(schedules::pause)))
         .route("/v1/schedules/{id}/resume", no_query(post(schedules::resume)))
