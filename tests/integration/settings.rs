@@ -70,7 +70,7 @@ fn a_grant_loads_the_plugin_that_was_refused_without_it_and_its_loss_refuses_it_
     assert!(refused["refused"]["problems"][0].as_str().is_some_and(|text| text.contains("kv = true")), "{refused}");
     let listed = host.cli(&["plugin", "list"]).output().expect("it runs");
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    assert!(listed.contains("kv is not granted") && listed.contains("words"), "{listed}");
+    assert!(listed.contains("(`kv`) is not granted") && listed.contains("words"), "{listed}");
     is_said(&host, "plugins refused `villain-kv`");
     assert_eq!(host.run("words/count", json!({ "text": "a" }))["state"], "succeeded");
     eventually("its job waits for it", || (host.job(&waiting)["wait"]["reason"] == "plugin-absent").then_some(()));

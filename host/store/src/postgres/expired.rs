@@ -21,11 +21,13 @@ const BEGIN: &str =
     set_config('idle_in_transaction_session_timeout', '10s', true)";
 
 /// Jobs in the order in which they finished, from the lists that no other node is going through, and for each whether another job
-/// needs it. A job that was retried since then has no state here. Each job by its ID (`OFFSET 0` keeps it so).
+/// needs it. A job that was retried since then has no state here. Each job by its ID (`OFFSET 0` keeps it so). Lists of the first moment
+/// that begin before the place come besides the others: their next job may be behind the first ones of these.
 const FINISHED: &str = "WITH lists AS MATERIALIZED (
         SELECT ctid AS list, finished_at, ids FROM $schema.finished
         WHERE finished_at >= $1 AND (finished_at > $1 OR ids[cardinality(ids)] > $2) AND finished_at < $3
-        ORDER BY finished_at, first_id LIMIT least($4, $5) FOR UPDATE SKIP LOCKED
+        ORDER BY finished_at, first_id
+        LIMIT least($4, $5) + (SELECT count(*) FROM $schema.finished WHERE finished_at = $1 AND first_id <= $2) FOR UPDATE SKIP LOCKED
     ), listed AS MATERIALIZED (
         SELECT list, finished_at, id FROM lists CROSS JOIN LATERAL unnest(ids) AS each (id)
         WHERE finished_at > $1 OR id > $2 ORDER BY finished_at, id LIMIT $4
