@@ -3,26 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Setup, eventually};
-
-fn put(client: &Client, id: &str, definition: &Value) {
-    eventually("the plugin is loaded", || {
-        let reply = client.put(&format!("/v1/schedules/{id}"), definition);
-        (reply.json()["code"] != "plugin-loading").then(|| reply.ok())
-    });
-}
-
-fn show(client: &Client, id: &str) -> Value {
-    client.get(&format!("/v1/schedules/{id}")).ok()
-}
-
-fn fired(client: &Client, id: &str) -> u64 {
-    show(client, id)["ticks"]["fired"].as_u64().expect("a number")
-}
-
-fn wait_for_ticks(client: &Client, id: &str, more: u64) {
-    let before = fired(client, id);
-    eventually("it ticks", || (fired(client, id) >= before + more).then_some(()));
-}
+use crate::schedules::{put, show, wait_for_ticks};
 
 /// Waits until the last ticks of a schedule have an outcome, so many in a row, and returns their record.
 fn wait_for_outcome(client: &Client, id: &str, outcome: &str, count: u64) -> Value {

@@ -22,14 +22,14 @@ fn every_second(more: &Value) -> Value {
 }
 
 #[track_caller]
-fn put(client: &Client, id: &str, definition: &Value) -> Value {
+pub(crate) fn put(client: &Client, id: &str, definition: &Value) -> Value {
     eventually("the plugin is loaded", || {
         let reply = client.put(&format!("/v1/schedules/{id}"), definition);
         (reply.json()["code"] != "plugin-loading").then(|| reply.ok())
     })
 }
 
-fn show(client: &Client, id: &str) -> Value {
+pub(crate) fn show(client: &Client, id: &str) -> Value {
     client.get(&format!("/v1/schedules/{id}")).ok()
 }
 
@@ -37,7 +37,7 @@ fn fired(client: &Client, id: &str) -> u64 {
     show(client, id)["ticks"]["fired"].as_u64().expect("a number")
 }
 
-fn wait_for_ticks(client: &Client, id: &str, more: u64) {
+pub(crate) fn wait_for_ticks(client: &Client, id: &str, more: u64) {
     let before = fired(client, id);
     eventually("it ticks", || (fired(client, id) >= before + more).then_some(()));
 }

@@ -53,29 +53,35 @@ fn all_jobs(host: &Host) -> Vec<Value> {
     }
 }
 
+/// Enqueues batches of ten, each a transaction, until it is told to stop: a copy of the store has whole ones.
+fn keep_busy(host: &Host, stop: &AtomicBool) {
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let job = |n| json!({ "task": "words/count", "payload": { "text": "a b" }, "token": format!("{number}-{n}") });
+        host.client().post("/v1/jobs", &json!((0..10).map(job).collect::<Vec<_>>())).ok();
+    }
+}
+
+fn until_many_have_ended(host: &Host) {
+    eventually("jobs have ended", || {
+        let jobs = host.client().get("/v1/jobs?state=succeeded&limit=300").ok();
+        (jobs["jobs"].as_array()?.len() == 300).then_some(())
+    });
+}
+
 #[test]
 fn a_backup_of_a_busy_host_is_one_moment_of_it_and_runs_on_as_a_store() {
     let host = Setup::default().plugin("words").start();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (file, copy) = (host.dir().join("wharf.db"), folder.path().join("copy.db"));
     let store_address = format!("sqlite:{}", file.display());
-    // Batches of ten, each a transaction: a backup has whole ones.
     let stop = AtomicBool::new(false);
     let report = std::thread::scope(|scope| {
         let _stop = StopAtEnd(&stop);
-        scope.spawn(|| {
-            for number in 0.. {
-                if stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                let job = |n| json!({ "task": "words/count", "payload": { "text": "a b" }, "token": format!("{number}-{n}") });
-                host.client().post("/v1/jobs", &json!((0..10).map(job).collect::<Vec<_>>())).ok();
-            }
-        });
-        eventually("jobs have ended", || {
-            (host.client().get("/v1/jobs?state=succeeded&limit=300").ok()["jobs"].as_array()?.len() == 300)
-                .then_some(())
-        });
+        scope.spawn(|| keep_busy(&host, &stop));
+        until_many_have_ended(&host);
         let report = store(&store_address, &["backup", text(&copy)]);
         done(&report)
     });
@@ -144,19 +150,8 @@ fn a_busy_database_is_restored_from_the_dump_that_the_command_names() {
     let stop = AtomicBool::new(false);
     let before = std::thread::scope(|scope| {
         let _stop = StopAtEnd(&stop);
-        scope.spawn(|| {
-            for number in 0.. {
-                if stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                let job = |n| json!({ "task": "words/count", "payload": { "text": "a b" }, "token": format!("{number}-{n}") });
-                host.client().post("/v1/jobs", &json!((0..10).map(job).collect::<Vec<_>>())).ok();
-            }
-        });
-        eventually("jobs have ended", || {
-            (host.client().get("/v1/jobs?state=succeeded&limit=300").ok()["jobs"].as_array()?.len() == 300)
-                .then_some(())
-        });
+        scope.spawn(|| keep_busy(&host, &stop));
+        until_many_have_ended(&host);
         let before: Vec<Value> = all_jobs(&host).into_iter().filter(|job| job["state"] == "succeeded").collect();
         run_as_told(&store(&address, &["backup", text(&dump)]), "pg_dump ");
         before
