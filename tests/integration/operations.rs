@@ -70,6 +70,47 @@ fn another_host_finishes_the_operation_of_one_that_was_killed() {
     is_finished_after_a_kill(first, Some(&second));
 }
 
+/// Cancels the held jobs while holds change, and kills the host that does it: the jobs stay those that were held when it began.
+fn is_about_the_jobs_of_its_beginning(mut killed: Host, other: Option<&Host>) {
+    let client = killed.client();
+    client.put("/v1/limits?group=villain%2Fdo", &json!({ "total": 0 })).ok();
+    let enqueue = |key: &str, count: usize| {
+        let job = json!({ "task": "villain/do", "key": key, "payload": { "do": "sleep", "ms": 0 } });
+        client.post("/v1/jobs", &Value::Array(vec![job; count])).ok();
+    };
+    enqueue("later", 20);
+    enqueue("held", MANY);
+    client.post("/v1/holds", &json!({ "key": "held" })).ok();
+    assert_eq!(count(client, "cancel", "state:held"), MANY as u64);
+    let id = start(client, &json!({ "act": "cancel", "where": "state:held" }));
+    client.delete("/v1/holds?key=held");
+    client.post("/v1/holds", &json!({ "all": true })).ok();
+    enqueue("held", 5);
+    killed.kill();
+    if other.is_none() {
+        killed.start();
+    }
+    let client = other.map_or(killed.client(), Host::client);
+    let operation = ended(client, &id);
+    let numbers = (&operation["state"], &operation["changed"], &operation["skipped"]);
+    assert_eq!(numbers, (&json!("done"), &json!(MANY), &json!(0)), "{operation}");
+    assert_eq!(count(client, "cancel", "key:later"), 20, "these are held since then");
+    assert_eq!(count(client, "cancel", "key:held"), 5, "these came later");
+}
+
+#[test]
+fn an_operation_on_held_jobs_is_about_those_that_were_held_when_it_began() {
+    is_about_the_jobs_of_its_beginning(Setup::default().plugin("villain").start(), None);
+}
+
+#[test]
+fn another_host_knows_which_jobs_were_held_when_an_operation_began() {
+    let address = shared_address();
+    let host = || Setup::default().plugin("villain").database(&address).start();
+    let (first, second) = (host(), host());
+    is_about_the_jobs_of_its_beginning(first, Some(&second));
+}
+
 #[test]
 fn a_trial_halts_when_a_job_fails_and_goes_on_when_all_succeed() {
     let retry_once = "[plugins.villain.tasks.do]\nretry = { attempts = 1 }";

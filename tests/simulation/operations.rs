@@ -8,12 +8,15 @@ use std::time::Duration;
 use fastrand::Rng;
 use wharf_core::author::Author;
 use wharf_core::bulk::{BulkAct, BulkOperation, NewOperation, NextStep, OperationState, OperationStep, Trial};
-use wharf_core::find::{JobCursor, JobQuery};
+use wharf_core::find::{AsOf, JobCursor, JobQuery};
+use wharf_core::hold::{HoldReason, HoldScope, NewHold};
 use wharf_core::ids::{JobId, TaskName};
-use wharf_core::job::{Job, NewJob, StateName};
+use wharf_core::job::{Due, NewJob, StateName};
 use wharf_core::lifecycle::Event;
 use wharf_core::outcome::{OutcomeKind, Report, Usage};
-use wharf_store::{FindRequest, JobFinder as _, MemoryStore, OperationStore as _, Queue as _};
+use wharf_store::{
+    FindPage, FindRequest, HoldStore as _, JobFinder as _, MemoryStore, OperationStore as _, Queue as _,
+};
 
 use crate::ground::{Hands, at_once, claim_of};
 
@@ -23,6 +26,7 @@ const JOBS: usize = 60;
 /// Few, so that an operation takes many steps.
 const STEP_JOBS: u32 = 7;
 const LEASE: Duration = Duration::from_secs(60);
+const KEYS: [&str; 3] = ["a", "b", "c"];
 
 /// What a host is about to do: each call of the store is one turn, and the host may die after each.
 #[derive(Clone)]
@@ -44,6 +48,8 @@ struct World {
     /// The jobs that somebody else changed since the beginning, before the operation did.
     touched: BTreeSet<JobId>,
     deaths: u32,
+    /// The attempts that run.
+    running: Vec<(JobId, u32)>,
 }
 
 impl World {
@@ -59,6 +65,7 @@ impl World {
             changed: BTreeMap::new(),
             touched: BTreeSet::new(),
             deaths: 0,
+            running: Vec::new(),
         }
     }
 
@@ -67,48 +74,87 @@ impl World {
     }
 
     fn enqueue(&mut self, count: usize) {
-        let jobs =
-            (0..count).map(|_| NewJob::ready(self.store.next_id().expect("an id"), self.task.clone(), None, [].into()));
+        let jobs = (0..count).map(|number| {
+            let key = KEYS[number % KEYS.len()].parse().expect("a key");
+            let due = (number % 5 == 4).then_some(Due::In(LEASE));
+            let id = self.store.next_id().expect("an id");
+            NewJob { due, ..NewJob::ready(id, self.task.clone(), Some(key), [].into()) }
+        });
         at_once(self.store.insert(jobs.collect(), Arc::default())).expect("memory never fails");
     }
 
     /// Runs some jobs, of which most fail.
     fn work(&mut self, max: u32) {
-        let claim = claim_of(&self.task, max, LEASE);
-        let claimed = at_once(self.store.claim(claim)).expect("memory never fails");
+        self.claim(max);
+        while !self.running.is_empty() {
+            self.end_one();
+        }
+    }
+
+    /// Starts some jobs.
+    fn claim(&mut self, max: u32) {
+        let claimed = at_once(self.store.claim(claim_of(&self.task, max, LEASE))).expect("memory never fails");
         for leased in claimed.leased {
-            let attempt = leased.lease.attempt;
-            let usage = Usage::default();
-            let event = if self.rng.u32(..4) == 0 {
-                Event::Succeeded { attempt, output: [].into(), children: vec![], changes: None, usage }
-            } else {
-                let report = Report { kind: OutcomeKind::Trapped, text: "unreachable".to_owned() };
-                Event::Failed { attempt, report, retry_in: None, usage, origin: None }
-            };
-            self.record(leased.lease.job, event);
+            let (job, attempt) = (leased.lease.job, leased.lease.attempt);
+            self.running.push((job, attempt));
+            self.touch(job);
+        }
+    }
+
+    /// Ends an attempt that runs: mostly it fails, and of the failures some are tried again.
+    fn end_one(&mut self) {
+        if self.running.is_empty() {
+            return;
+        }
+        let (job, attempt) = self.running.swap_remove(self.rng.usize(..self.running.len()));
+        let usage = Usage::default();
+        let event = if self.rng.u32(..4) == 0 {
+            Event::Succeeded { attempt, output: [].into(), children: vec![], changes: None, usage }
+        } else {
+            let report = Report { kind: OutcomeKind::Trapped, text: "unreachable".to_owned() };
+            let retry_in = (self.rng.u32(..3) == 0).then_some(LEASE);
+            Event::Failed { attempt, report, retry_in, usage, origin: None }
+        };
+        self.record(job, event);
+    }
+
+    /// Holds one of the keys, or releases it.
+    fn hold(&mut self) {
+        let key = KEYS[self.rng.usize(..KEYS.len())].parse().expect("a key");
+        let scope = HoldScope::Key { group: None, key };
+        if self.rng.bool() {
+            let hold = NewHold { scope, length: None, reason: HoldReason::default(), by: Author::anyone() };
+            at_once(self.store.set_hold(hold)).expect("memory never fails");
+        } else {
+            at_once(self.store.release_hold(scope, Author::anyone())).expect("memory never fails");
         }
     }
 
     fn record(&mut self, job: JobId, event: Event) {
         let results = at_once(self.store.record(Arc::new(vec![(job, event)]))).expect("memory never fails");
-        if results[0].is_ok() && !self.changed.contains_key(&job) {
+        if results[0].is_ok() {
+            self.touch(job);
+        }
+    }
+
+    fn touch(&mut self, job: JobId) {
+        if !self.changed.contains_key(&job) {
             self.touched.insert(job);
         }
     }
 
-    fn find(&self, query: JobQuery, after: Option<JobId>, max: u32) -> (Vec<Job>, Option<JobId>) {
+    fn find(&self, query: JobQuery, as_of: Option<AsOf>, after: Option<JobId>, max: u32) -> FindPage {
         let after = after.map(|id| JobCursor { id, finished_at: None });
-        let find = FindRequest { after, ..FindRequest::new(Arc::new(query), Arc::default(), max) };
-        let page = at_once(self.store.find(find)).expect("memory never fails");
-        (page.jobs, page.next.map(|next| next.id))
+        let find = FindRequest { as_of, after, ..FindRequest::new(Arc::new(query), Arc::default(), max) };
+        at_once(self.store.find(find)).expect("memory never fails")
     }
 
     fn preview(&self, query: &JobQuery) -> BTreeSet<JobId> {
         let (mut all, mut after) = (BTreeSet::new(), None);
         loop {
-            let (jobs, next) = self.find(query.clone(), after, 1000);
-            all.extend(jobs.iter().map(|job| job.id));
-            after = next;
+            let page = self.find(query.clone(), None, after, 1000);
+            all.extend(page.jobs.iter().map(|job| job.id));
+            after = page.next.map(|next| next.id);
             if after.is_none() {
                 return all;
             }
@@ -150,8 +196,8 @@ impl World {
             NextStep::Halt(reason) => Some(operation.step_to(OperationState::Halted, Some(reason))),
             NextStep::Change { max } => {
                 let query = operation.query().expect("it was written by this version");
-                let (jobs, next) = self.find(query, operation.cursor, max);
-                Some(operation.step_on(&jobs, next))
+                let page = self.find(query, Some(operation.as_of()), operation.cursor, max);
+                Some(operation.step_on(&page.jobs, page.moved_on, page.next.map(|next| next.id)))
             }
         }
     }
@@ -160,14 +206,23 @@ impl World {
         self.enqueue(JOBS);
         while self.preview(&JobQuery::parse("state:waiting", self.store.now()).expect("a query")).len() > JOBS / 6 {
             self.work(9);
-            self.pass(1);
+            self.pass(LEASE.as_micros() as u64 / 10);
         }
+        self.enqueue(9);
         let acts = [
             (BulkAct::Retry, "state:failed"),
             (BulkAct::Cancel, "state:waiting"),
             (BulkAct::Delete, "state:failed,succeeded"),
             (BulkAct::SetPriority, "state:waiting"),
+            (BulkAct::Cancel, "state:held"),
+            (BulkAct::Cancel, "state:ready"),
+            (BulkAct::RunNow, "state:delayed,retrying"),
+            (BulkAct::Cancel, "state:retrying,held"),
+            (BulkAct::Cancel, "state:running"),
+            (BulkAct::Cancel, "state:waiting,running"),
         ];
+        (0..3).for_each(|_| self.hold());
+        self.claim(4);
         let (act, filter) = acts[self.rng.usize(..acts.len())];
         let query = JobQuery::parse(filter, self.store.now()).expect("a query");
         let trial = (act == BulkAct::Retry && self.rng.bool()).then_some(Trial { jobs: 2, within: LEASE });
@@ -183,15 +238,21 @@ impl World {
             priority: 3,
         };
         let preview = self.preview(&query);
-        let started = at_once(self.store.start_operation(new)).expect("memory never fails").expect("none is open");
+        let started = at_once(self.store.start_operation(new, Arc::default()))
+            .expect("memory never fails")
+            .expect("none is open");
         self.operation = started.id;
         self.touched.clear();
         // What happens from here on happens later than the beginning.
         self.pass(1);
         let ended = loop {
-            match self.rng.u32(..10) {
-                0 => self.work(3),
+            match self.rng.u32(..13) {
+                0 => self.claim(3),
                 1 => self.enqueue(2),
+                10 => self.end_one(),
+                11 => self.hold(),
+                // Those that wait for their next attempt are due.
+                12 => self.pass(LEASE.as_micros() as u64 / 3),
                 2 if !preview.is_empty() => {
                     let job = *preview.iter().nth(self.rng.usize(..preview.len())).expect("one of them");
                     let retry = Event::RetryRequested { delay: Duration::ZERO, attempts: 1 };

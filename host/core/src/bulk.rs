@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::author::Author;
-use crate::find::{JobQuery, QueryError, StateFilter, WaitKind};
+use crate::find::{AsOf, JobQuery, QueryError, StateFilter, WaitKind};
 use crate::ids::{JobId, ParseIdError};
 use crate::job::{Job, StateName, Token};
 use crate::lifecycle::Event;
@@ -219,8 +219,8 @@ pub struct BulkOperation {
     pub priority: i32,
     /// Number of jobs that it changed.
     pub changed: u64,
-    /// Number of jobs that it left out: those that had moved on when it came to change them, and those that met its query by then
-    /// but have ended since it began. Jobs that no longer meet the query when it comes to them are not counted.
+    /// Number of jobs that it left out since they had moved on when it came to them: they started, ended or came back to wait after it
+    /// began. Of those it counts the ones that it meets: a job that is in none of the query's states by then is not among them.
     pub skipped: u64,
     /// Why it was halted; of an operation that has not ended, what it waits for.
     pub reason: Option<String>,
@@ -260,7 +260,7 @@ pub struct OperationStep {
     pub step: u64,
     /// The jobs to change.
     pub targets: Vec<BulkTarget>,
-    /// Number of found jobs that are left out: they meet the query by now, but have ended since the operation began.
+    /// Number of jobs that were looked at and are left out, since they have moved on after the operation began.
     pub left_out: u64,
     /// The place behind all jobs that were looked at.
     pub cursor: Option<JobId>,
@@ -309,10 +309,9 @@ impl BulkOperation {
         JobQuery::parse(&self.filter, self.created_at)
     }
 
-    /// Returns true if a job that meets the query now is one of those that met it when the operation began: it existed then, and
-    /// had finished if it has finished now.
-    pub fn includes(&self, job: &Job) -> bool {
-        job.enqueued_at <= self.created_at && job.finished_at.is_none_or(|at| at <= self.created_at)
+    /// Returns the moment of the operation's beginning: its jobs are those that met its query then.
+    pub const fn as_of(&self) -> AsOf {
+        AsOf { operation: self.id, at: self.created_at }
     }
 
     /// Returns the event that changes a job; `None` if the job is deleted.
@@ -335,12 +334,10 @@ impl BulkOperation {
         }
     }
 
-    /// Returns the step that changes those of the found jobs that the operation is about. `next` is the place behind all that was
-    /// looked at; `None` if there are no more jobs.
-    pub fn step_on(&self, jobs: &[Job], next: Option<JobId>) -> OperationStep {
-        let targets: Vec<BulkTarget> =
-            jobs.iter().filter(|job| self.includes(job)).map(|job| self.target(job)).collect();
-        let left_out = jobs.iter().filter(|job| job.id < self.id && !self.includes(job)).count() as u64;
+    /// Returns the step that changes these jobs, which met the query when the operation began, and leaves so many others out. `next` is
+    /// the place behind all that was looked at; `None` if there are no more jobs.
+    pub fn step_on(&self, jobs: &[Job], left_out: u64, next: Option<JobId>) -> OperationStep {
+        let targets: Vec<BulkTarget> = jobs.iter().map(|job| self.target(job)).collect();
         // A trial whose jobs are all that there are has yet to succeed.
         let is_tried = self.state == OperationState::Trying && !(self.tried.is_empty() && targets.is_empty());
         let (cursor, state) = match next {

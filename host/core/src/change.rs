@@ -25,6 +25,10 @@ pub struct Change {
     pub is_failure: bool,
     /// When the job finished, if its new state is final.
     pub finished_at: Option<Timestamp>,
+    /// When the job came back to wait, if it waits now and did not before.
+    pub requeued_at: Option<Timestamp>,
+    /// When an operator retried the job, if the event is that.
+    pub retried_at: Option<Timestamp>,
 }
 
 impl Change {
@@ -64,6 +68,8 @@ impl Change {
             is_failure: attempt_ended
                 && (status.failures.failed() > before.failures.failed() || status.state == State::Failed),
             finished_at: status.state.name().is_final().then_some(now),
+            requeued_at: (is_waiting(&status) && !is_waiting(before)).then_some(now),
+            retried_at: matches!(event, Event::RetryRequested { .. }).then_some(now),
         })
     }
 
@@ -74,9 +80,12 @@ impl Change {
 
     /// Returns how many waiting jobs there are more by this change of a job whose status was `before`: 1, 0 or -1.
     pub fn added_waiting(&self, before: &JobStatus) -> i64 {
-        let is_waiting = |status: &JobStatus| i64::from(matches!(status.state, State::Waiting { .. }));
-        is_waiting(&self.status) - is_waiting(before)
+        i64::from(is_waiting(&self.status)) - i64::from(is_waiting(before))
     }
+}
+
+const fn is_waiting(status: &JobStatus) -> bool {
+    matches!(status.state, State::Waiting { .. })
 }
 
 #[cfg(test)]
@@ -133,6 +142,26 @@ mod tests {
         assert_eq!(added(&waiting, Event::CancelRequested), -1);
         assert_eq!(added(&running, failed(Some(Duration::ZERO))), 1);
         assert_eq!(added(&running, failed(None)), 0);
+    }
+
+    #[test]
+    fn a_job_comes_back_to_wait_by_an_attempt_that_is_tried_again_or_by_an_operator() {
+        let running = running();
+        let lease = Lease { job: JobId::from_number(1).unwrap(), attempt: 1, node: NodeId(1), until: NOW };
+        let of = |before: &JobStatus, event| {
+            let change = Change::of(before, &event, NOW).unwrap();
+            (change.requeued_at, change.retried_at, change.status)
+        };
+        assert_eq!(of(&running, failed(Some(Duration::ZERO))).0, Some(NOW));
+        let (requeued, retried, failed) = of(&running, failed(None));
+        assert_eq!((requeued, retried), (None, None));
+        let retry = Event::RetryRequested { delay: Duration::ZERO, attempts: 1 };
+        let (requeued, retried, waiting) = of(&failed, retry);
+        assert_eq!((requeued, retried), (Some(NOW), Some(NOW)));
+        for event in [Event::Claimed { lease }, Event::RunRequested] {
+            let (requeued, retried, _) = of(&waiting, event);
+            assert_eq!((requeued, retried), (None, None), "it waited before, or waits no more");
+        }
     }
 
     #[test]

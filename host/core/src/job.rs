@@ -320,6 +320,10 @@ pub struct Job {
     pub started_at: Option<Timestamp>,
     /// When the job reached a final state.
     pub finished_at: Option<Timestamp>,
+    /// When the job last came back to wait: after an attempt, or by an operator's retry.
+    pub requeued_at: Option<Timestamp>,
+    /// When an operator last retried the job.
+    pub retried_at: Option<Timestamp>,
     /// Report of the last attempt that did not return a result.
     pub report: Option<Report>,
     /// The fingerprint of a job that failed, by which it belongs to a failure group.

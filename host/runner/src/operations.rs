@@ -206,14 +206,16 @@ pub(crate) async fn preview(
 /// Returns `Invalid` if the request is not valid, `TooMany` if too many are open, and `Store` if the store failed.
 pub(crate) async fn start(
     store: &WatchedStore,
+    plugins: &PluginIndex,
     request: &OperationRequest,
 ) -> Result<StartedOperation, OperationError> {
     let query = request.checked_query()?;
     let OperationRequest { act, author, token, trial, spread, attempts, priority, .. } = request.clone();
     let (attempts, priority) = (attempts.unwrap_or(1), priority.unwrap_or_default());
     let id = store.next_id()?;
+    let declared = declared_limits(plugins, store, &query);
     let new = NewOperation { id, act, query, author, token, trial, spread, attempts, priority };
-    let started = store.call_with_timeout("starting a bulk operation", store.start_operation(new)).await?;
+    let started = store.call_with_timeout("starting a bulk operation", store.start_operation(new, declared)).await?;
     let operation = started.ok_or(OperationError::TooMany)?;
     Ok(StartedOperation { is_known: operation.id != id, operation })
 }

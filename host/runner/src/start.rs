@@ -255,7 +255,6 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     let operation_started = Arc::new(Notify::new());
     let operations = OperationDriver {
         store: store.clone(),
-        plugins: Arc::clone(&plugins),
         bounds: Arc::clone(&bounds),
         enqueuer: enqueuer.clone(),
         budget: budget.clone(),

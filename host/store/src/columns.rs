@@ -275,6 +275,10 @@ pub(crate) struct JobColumns {
     pub(crate) started_at: Option<i64>,
     /// In microseconds since 1970.
     pub(crate) finished_at: Option<i64>,
+    /// In microseconds since 1970.
+    pub(crate) requeued_at: Option<i64>,
+    /// In microseconds since 1970.
+    pub(crate) retried_at: Option<i64>,
     /// The name of the outcome that `report` is about.
     pub(crate) outcome: Option<String>,
     pub(crate) report: Option<String>,
@@ -305,6 +309,8 @@ impl JobColumns {
             enqueued_at: timestamp(self.enqueued_at),
             started_at: self.started_at.map(timestamp),
             finished_at: self.finished_at.map(timestamp),
+            requeued_at: self.requeued_at.map(timestamp),
+            retried_at: self.retried_at.map(timestamp),
             report,
             fingerprint: self.fingerprint.map(|text| parse("fingerprint", &text)).transpose()?,
             result: self.output,

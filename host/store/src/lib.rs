@@ -35,6 +35,7 @@ mod columns;
 mod attempt_columns;
 mod failure_columns;
 mod operation_columns;
+mod wait_columns;
 mod schedule_columns;
 mod search_source;
 mod search;

@@ -331,8 +331,12 @@ impl JobFinder for MemoryStore {
 
 #[async_trait]
 impl OperationStore for MemoryStore {
-    async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError> {
-        Ok(self.queue().start_operation(&new, self.now()))
+    async fn start_operation(
+        &self,
+        new: NewOperation,
+        declared: Arc<LimitTable>,
+    ) -> Result<Option<BulkOperation>, StoreError> {
+        Ok(self.queue().start_operation(&new, &declared, self.now()))
     }
 
     async fn operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use wharf_core::bounds;
-use wharf_core::find::{Candidate, JobCursor, JobOrder, WaitView};
+use wharf_core::find::{AtStart, Candidate, JobCursor, JobOrder, WaitView};
 use wharf_core::job::Job;
 use wharf_core::outcome::Report;
 use wharf_core::shared_bytes::SharedBytes;
@@ -17,6 +17,8 @@ pub(crate) struct Search {
     pub(crate) view: WaitView,
     started: Instant,
     page: FindPage,
+    /// Number of jobs before the last one that fits on the page which have moved on.
+    moved_on_before_last: u64,
 }
 
 /// A job that may meet the query.
@@ -31,7 +33,13 @@ pub(crate) struct Offered {
 
 impl Search {
     pub(crate) fn new(request: &FindRequest, view: WaitView) -> Search {
-        Search { request: request.clone(), view, started: Instant::now(), page: FindPage::default() }
+        Search {
+            request: request.clone(),
+            view,
+            started: Instant::now(),
+            page: FindPage::default(),
+            moved_on_before_last: 0,
+        }
     }
 
     /// Returns the place from which the search goes on.
@@ -55,9 +63,22 @@ impl Search {
         let Offered { job, digests, is_due } = offered;
         let candidate = Candidate { job: &job, payload: &job.payload, digests: &digests, is_due };
         let is_listed = self.request.order == JobOrder::Newest || job.finished_at.is_some();
-        if is_listed && self.request.query.matches(candidate, &self.view) {
-            let report = job.report.map(first_line);
-            self.page.jobs.push(Job { payload: SharedBytes::default(), result: None, report, ..job });
+        let met = match self.request.as_of {
+            _ if !is_listed => AtStart::NotMet,
+            Some(as_of) => self.request.query.at_start(candidate, &self.view, as_of.at),
+            None if self.request.query.matches(candidate, &self.view) => AtStart::Met,
+            None => AtStart::NotMet,
+        };
+        match met {
+            AtStart::Met => {
+                if self.page.jobs.len() < self.max() {
+                    self.moved_on_before_last = self.page.moved_on;
+                }
+                let report = job.report.map(first_line);
+                self.page.jobs.push(Job { payload: SharedBytes::default(), result: None, report, ..job });
+            }
+            AtStart::MovedOn => self.page.moved_on += 1,
+            AtStart::NotMet => {}
         }
         self.page.jobs.len() > self.max()
     }
@@ -74,6 +95,8 @@ impl Search {
     pub(crate) fn paused(mut self) -> FindPage {
         if self.page.jobs.len() > self.max() {
             self.page.jobs.truncate(self.max());
+            // The next page counts those behind the last job.
+            self.page.moved_on = self.moved_on_before_last;
             if let Some(last) = self.page.jobs.last() {
                 self.page.next = Some(JobCursor::behind(last, self.request.order));
                 self.page.until = Some(listed_at(last, self.request.order));

@@ -52,6 +52,7 @@ mod unsynced_claims;
 mod waiting_counts;
 mod hold_rows;
 mod read;
+mod wait_rows;
 mod find;
 mod backlog;
 mod statements;
@@ -67,6 +68,7 @@ mod failures;
 mod insert;
 mod record;
 mod expired;
+mod operation_waits;
 mod operations;
 mod schedules;
 mod claim;
@@ -274,8 +276,12 @@ impl JobFinder for SqliteStore {
 
 #[async_trait]
 impl OperationStore for SqliteStore {
-    async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError> {
-        self.writer.write(move |ledger| ledger.start_operation(&new), |_| true).await
+    async fn start_operation(
+        &self,
+        new: NewOperation,
+        declared: Arc<LimitTable>,
+    ) -> Result<Option<BulkOperation>, StoreError> {
+        self.writer.write(move |ledger| ledger.start_operation(&new, &declared), |_| true).await
     }
 
     async fn operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {

@@ -125,9 +125,10 @@ impl JobQuery {
             && any(&self.outcomes, |kind| (*kind == OutcomeKind::Returned) == (state == StateName::Succeeded))
     }
 
-    /// Returns true if the query asks why jobs wait, so that it needs a [`WaitView`].
+    /// Returns true if the query asks why jobs wait that are due, so that it needs a [`WaitView`].
     pub fn needs_wait_view(&self) -> bool {
-        self.states.iter().any(|state| matches!(state, StateFilter::Waiting(_)))
+        use WaitKind as W;
+        self.states.iter().any(|state| matches!(state, StateFilter::Waiting(W::Ready | W::Blocked | W::Held)))
     }
 
     /// Returns true if the query has an upper end of the times at which jobs were enqueued.
@@ -200,9 +201,21 @@ impl JobQuery {
 
     /// Returns true if the job meets every condition. `view` decides why waiting jobs wait.
     pub fn matches(&self, candidate: Candidate<'_>, view: &WaitView) -> bool {
-        let Candidate { job, payload, digests, is_due } = candidate;
+        let Candidate { job, is_due, .. } = candidate;
         let state = job.status.state.name();
-        self.may_be(state)
+        self.meets_all_but_kinds(candidate)
+            && any(&self.states, |wanted| match wanted {
+                StateFilter::State(wanted) => *wanted == state,
+                StateFilter::Waiting(kind) => {
+                    matches!(job.status.state, State::Waiting { .. }) && view.kind(job, is_due) == *kind
+                }
+            })
+    }
+
+    /// Returns true if the job meets every condition but those on why it waits: one of them may be met if it waits.
+    pub(super) fn meets_all_but_kinds(&self, candidate: Candidate<'_>) -> bool {
+        let Candidate { job, payload, digests, .. } = candidate;
+        self.may_be(job.status.state.name())
             && any(&self.ids, |id| *id == job.id)
             && any(&self.tasks, |task| *task == job.task)
             && any(&self.plugins, |plugin| job.task.plugin() == *plugin)
@@ -218,12 +231,6 @@ impl JobQuery {
             && any(&self.digests, |wanted| digests.iter().any(|digest| wanted.begins(digest)))
             && self.text.as_ref().is_none_or(|text| {
                 job.report.as_ref().is_some_and(|report| contains(report.text.as_bytes(), text.as_bytes()))
-            })
-            && any(&self.states, |wanted| match wanted {
-                StateFilter::State(wanted) => *wanted == state,
-                StateFilter::Waiting(kind) => {
-                    matches!(job.status.state, State::Waiting { .. }) && view.kind(job, is_due) == *kind
-                }
             })
             && self.payload.iter().all(|(path, wanted)| path.finds(payload, wanted))
     }

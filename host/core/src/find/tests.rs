@@ -30,6 +30,8 @@ fn job(state: State) -> Job {
         enqueued_at: NOW,
         started_at: None,
         finished_at: None,
+        requeued_at: None,
+        retried_at: None,
         report: None,
         result: None,
         fingerprint: None,

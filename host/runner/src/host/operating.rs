@@ -182,7 +182,7 @@ impl Host {
     /// Returns [`OperationError::Invalid`] if the request is not valid, [`OperationError::TooMany`] if too many operations are
     /// open, and [`OperationError::Store`] if the store failed.
     pub async fn start_operation(&self, request: OperationRequest) -> Result<StartedOperation, OperationError> {
-        let started = operations::start(&self.0.store, &request).await?;
+        let started = operations::start(&self.0.store, &self.0.plugins, &request).await?;
         if !started.is_known {
             self.notify(&Notice::OperationStarted { operation: Box::new(started.operation.clone()) });
             self.0.operation_started.notify_one();

@@ -15,10 +15,8 @@ use wharf_core::planner::Input;
 use wharf_engine::Budget;
 use wharf_store::{FindRequest, StoreError};
 
-use super::declared_limits;
 use crate::enqueuer::Enqueuer;
 use crate::notice::Notice;
-use crate::plugin_view::PluginIndex;
 use crate::queue_bounds::{QueueBounds, QueueFull, Reservation};
 use crate::search_room::room_for_step;
 use crate::store_health::WatchedStore;
@@ -30,7 +28,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Takes the steps of all open operations, whoever started them. Hosts that share a store exclude each other step by step.
 pub(crate) struct OperationDriver {
     pub(crate) store: WatchedStore,
-    pub(crate) plugins: Arc<PluginIndex>,
     pub(crate) bounds: Arc<QueueBounds>,
     pub(crate) enqueuer: Enqueuer,
     pub(crate) budget: Budget,
@@ -207,12 +204,11 @@ impl OperationDriver {
     ) -> Result<(OperationStep, Vec<Job>), StoreError> {
         let after = operation.cursor.map(|id| JobCursor { id, finished_at: None });
         let room = room_for_step(&self.budget, &query).await?;
-        let declared = declared_limits(&self.plugins, &self.store, &query);
-        let find = FindRequest { after, room, ..FindRequest::new(Arc::new(query), declared, max) };
+        let as_of = Some(operation.as_of());
+        let find = FindRequest { as_of, after, room, ..FindRequest::new(Arc::new(query), Arc::default(), max) };
         let page = self.store.call_of_one("finding the jobs of a bulk operation", self.store.find(find)).await?;
-        let step = operation.step_on(&page.jobs, page.next.map(|next| next.id));
-        let jobs: Vec<Job> = page.jobs.into_iter().filter(|job| operation.includes(job)).collect();
-        Ok((step, jobs))
+        let step = operation.step_on(&page.jobs, page.moved_on, page.next.map(|next| next.id));
+        Ok((step, page.jobs))
     }
 
     fn notify(&self, notice: &Notice) {

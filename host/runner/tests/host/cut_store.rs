@@ -181,8 +181,12 @@ impl JobFinder for Cut {
 
 #[async_trait]
 impl OperationStore for Cut {
-    async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError> {
-        self.reached()?.start_operation(new).await
+    async fn start_operation(
+        &self,
+        new: NewOperation,
+        declared: Arc<LimitTable>,
+    ) -> Result<Option<BulkOperation>, StoreError> {
+        self.reached()?.start_operation(new, declared).await
     }
     async fn operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {
         self.reached()?.operation(id).await

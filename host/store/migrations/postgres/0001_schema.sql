@@ -76,6 +76,8 @@ CREATE TABLE $schema.jobs (
     report_outcome text,
     report_text bytea,
     fingerprint text COLLATE "C",       -- null unless the job failed
+    requeued_at bigint,                 -- when the job last came back to wait, and when an operator last retried it
+    retried_at bigint,
     queue_wait_us bigint,
     cpu_us bigint,
     wall_us bigint,
@@ -300,6 +302,17 @@ CREATE TABLE $schema.operations (
 );
 CREATE INDEX operations_open ON $schema.operations (id) WHERE ended_at IS NULL;
 CREATE INDEX operations_token ON $schema.operations (token) WHERE token IS NOT NULL;
+
+-- What decided why jobs waited when an operation began, as long as the operation is open. Only of those whose filters ask for that.
+CREATE TABLE $schema.operation_waits (
+    operation bigint NOT NULL,
+    kind smallint NOT NULL,             -- 0 a hold, 1 a limit, 2 the running jobs of a lane
+    name text COLLATE "C" NOT NULL,     -- the scope of the hold, or a limit group
+    key text COLLATE "C" NOT NULL,      -- empty if there is none
+    per_key bigint,
+    jobs bigint,                        -- the total of the limit, or how many jobs ran
+    PRIMARY KEY (operation, kind, name, key)
+);
 
 -- The hosts that share this database, each as it registered itself.
 CREATE TABLE $schema.nodes (

@@ -68,7 +68,9 @@ CREATE TABLE reports (
     job INTEGER PRIMARY KEY,
     outcome TEXT NOT NULL,
     text TEXT NOT NULL,
-    fingerprint TEXT                    -- null unless the job failed
+    fingerprint TEXT,                   -- null unless the job failed
+    requeued_at INTEGER,                -- when the job last came back to wait, and when an operator last retried it
+    retried_at INTEGER
 );
 CREATE INDEX reports_fingerprint ON reports (fingerprint, job) WHERE fingerprint IS NOT NULL;
 
@@ -244,6 +246,17 @@ CREATE TABLE operations (
 );
 CREATE INDEX operations_open ON operations (id) WHERE ended_at IS NULL;
 CREATE INDEX operations_token ON operations (token) WHERE token IS NOT NULL;
+
+-- What decided why jobs waited when an operation began, as long as the operation is open. Only of those whose filters ask for that.
+CREATE TABLE operation_waits (
+    operation INTEGER NOT NULL,
+    kind INTEGER NOT NULL,              -- 0 a hold, 1 a limit, 2 the running jobs of a lane
+    name TEXT NOT NULL,                 -- the scope of the hold, or a limit group
+    key TEXT NOT NULL,                  -- empty if there is none
+    per_key INTEGER,
+    jobs INTEGER,                       -- the total of the limit, or how many jobs ran
+    PRIMARY KEY (operation, kind, name, key)
+) WITHOUT ROWID;
 
 -- How many jobs of each durable broadcast were deleted, as long as others of the broadcast remain.
 CREATE TABLE deleted_of_batch (

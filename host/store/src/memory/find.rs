@@ -12,7 +12,11 @@ use crate::store::{FindPage, FindRequest};
 impl MemoryQueue {
     pub(super) fn find(&self, request: &FindRequest, now: Timestamp) -> FindPage {
         let order = request.order;
-        let mut search = Search::new(request, self.wait_view(&request.declared, now));
+        let view = match request.as_of {
+            Some(as_of) => self.waits_at_start.get(&as_of.operation).cloned().unwrap_or_default(),
+            None => self.wait_view(&request.declared, now),
+        };
+        let mut search = Search::new(request, view);
         let behind = |job: &&Job| request.after.is_none_or(|after| after.is_before(job, order));
         let mut jobs: Vec<&Job> = self.jobs.values().map(|record| &record.job).filter(behind).collect();
         let digests = |id| {

@@ -6,13 +6,19 @@ use wharf_core::bounds;
 use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::ids::JobId;
 use wharf_core::job::UniqueToken;
+use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
 use super::queue::{JobRecord, MemoryQueue};
 use crate::store::StepTaken;
 
 impl MemoryQueue {
-    pub(super) fn start_operation(&mut self, new: &NewOperation, now: Timestamp) -> Option<BulkOperation> {
+    pub(super) fn start_operation(
+        &mut self,
+        new: &NewOperation,
+        declared: &LimitTable,
+        now: Timestamp,
+    ) -> Option<BulkOperation> {
         if let Some(known) = self.operations.values().find(|known| new.has_become(known)) {
             return Some(known.clone());
         }
@@ -21,6 +27,9 @@ impl MemoryQueue {
             return None;
         }
         self.operations.insert(operation.id, operation.clone());
+        if new.query.needs_wait_view() {
+            self.waits_at_start.insert(operation.id, self.wait_view(declared, now));
+        }
         self.acts.add(NewAct::of_operation(new.author.clone(), &operation), now);
         Some(operation)
     }
@@ -46,6 +55,9 @@ impl MemoryQueue {
         }
         let operation = operation.after(step, &changed, now)?;
         self.operations.insert(operation.id, operation.clone());
+        if operation.state.is_final() {
+            self.waits_at_start.remove(&operation.id);
+        }
         if let Some(act) = NewAct::of_ended_operation(&operation) {
             self.acts.add(act, now);
         }
@@ -56,6 +68,7 @@ impl MemoryQueue {
         let operation = self.operations.get_mut(&id)?;
         *operation = operation.cancelled(now)?;
         let cancelled = operation.clone();
+        self.waits_at_start.remove(&id);
         self.acts.add(NewAct::of_operation(by, &cancelled), now);
         Some(cancelled)
     }

@@ -10,6 +10,7 @@ use wharf_core::bulk::BulkOperation;
 use wharf_core::change::Change;
 use wharf_core::conflict::{ConflictDecision, LaneCounts, make_room, resolve};
 use wharf_core::failure::NewFailure;
+use wharf_core::find::WaitView;
 use wharf_core::hold::HoldTable;
 use wharf_core::ids::{JobId, JobIds, NodeId, TaskName};
 use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, UniqueToken};
@@ -45,6 +46,8 @@ pub(super) struct MemoryQueue {
     pub(super) holds: HoldTable,
     pub(super) acts: ActList,
     pub(super) operations: BTreeMap<JobId, BulkOperation>,
+    /// The view at the beginning of each open operation whose filter asks why jobs wait.
+    pub(super) waits_at_start: BTreeMap<JobId, WaitView>,
     /// Number of deleted jobs of each durable broadcast, as long as others of the broadcast remain.
     pub(super) deleted_of_batch: BTreeMap<JobId, u64>,
     pub(super) schedules: ScheduleMap,
@@ -95,6 +98,7 @@ impl MemoryQueue {
             holds: HoldTable::default(),
             acts: ActList::default(),
             operations: BTreeMap::new(),
+            waits_at_start: BTreeMap::new(),
             deleted_of_batch: BTreeMap::new(),
             schedules: ScheduleMap::default(),
             values: KvMap::default(),
@@ -192,6 +196,8 @@ impl MemoryQueue {
         let before = record.job.status.state;
         record.job.status = change.status;
         record.job.finished_at = change.finished_at;
+        record.job.requeued_at = change.requeued_at.or(record.job.requeued_at);
+        record.job.retried_at = change.retried_at.or(record.job.retried_at);
         let fingerprint = change.fingerprint(&record.job.task);
         if change.status.state != before {
             record.job.fingerprint = fingerprint.filter(|_| change.status.state == State::Failed);
@@ -300,6 +306,8 @@ impl MemoryQueue {
             enqueued_at: now,
             started_at: None,
             finished_at: None,
+            requeued_at: None,
+            retried_at: None,
             report: None,
             fingerprint: None,
             result: None,

@@ -50,6 +50,8 @@ impl PostgresLedger<'_> {
             if let Some(job) = self.jobs.get_mut(&id) {
                 (job.status, job.state, job.line, job.finished_at) = (after, state, line, change.finished_at);
                 job.fingerprint = fingerprint.filter(|_| after.state == State::Failed);
+                job.requeued_at = change.requeued_at.or(job.requeued_at);
+                job.retried_at = change.retried_at.or(job.retried_at);
             }
             self.writes.changed.insert(id);
         }

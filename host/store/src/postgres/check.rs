@@ -22,7 +22,7 @@ const CONTENTS: [(&str, &str); 11] = [
 ];
 
 /// Rules between rows, each with the query for the jobs that break it.
-const RULES_OF_JOBS: [(&str, &str); 8] = [
+const RULES_OF_JOBS: [(&str, &str); 9] = [
     (
         "each job that is listed as ready is ready, and each ready job is listed once",
         "SELECT coalesce(listed.id, jobs.id) FROM (SELECT id FROM $schema.jobs WHERE state = 1) AS jobs
@@ -61,6 +61,11 @@ const RULES_OF_JOBS: [(&str, &str); 8] = [
         "each ready job is of a line of its lane and its task",
         "SELECT first_id FROM $schema.ready LEFT JOIN $schema.lines ON lines.id = ready.line AND lines.task = ready.task
          WHERE lines.id IS NULL",
+    ),
+    (
+        "what a bulk operation began with is kept as long as it is open",
+        "SELECT DISTINCT operation FROM $schema.operation_waits LEFT JOIN $schema.operations
+         ON operations.id = operation AND ended_at IS NULL WHERE operations.id IS NULL",
     ),
     (
         "each task and limit group of a job has a name",

@@ -211,6 +211,8 @@ impl PostgresLedger<'_> {
                 priority: ready.priority,
                 finished_at: None,
                 fingerprint: None,
+                requeued_at: None,
+                retried_at: None,
                 new: None,
             };
             self.claimed.push((ready.id, job));

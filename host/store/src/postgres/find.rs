@@ -17,6 +17,7 @@ use super::hold_rows;
 use super::read::{JOB, JOB_NAMES, has_few_waiting, overrides};
 use super::rows::{self, STATUS_COLUMNS};
 use super::session::{Arg, Session, SessionError, computed, value};
+use super::wait_rows;
 use crate::columns::{self, READY, key_text, parse, signed, timestamp, unsigned};
 use crate::search::{Offered, Search, listed_at};
 use crate::search_source::{Rest, Source, numbers_of, state_numbers};
@@ -46,7 +47,11 @@ pub(super) async fn find(session: &Session, request: &FindRequest, now: Timestam
 
 async fn search(session: &Session, request: &FindRequest, now: Timestamp) -> Result<FindPage, SessionError> {
     let needs_view = request.query.needs_wait_view();
-    let view = if needs_view { wait_view(session, &request.declared, now).await? } else { WaitView::default() };
+    let view = match request.as_of {
+        _ if !needs_view => WaitView::default(),
+        None => wait_view(session, &request.declared, now).await?,
+        Some(as_of) => wait_rows::view(session, as_of).await?,
+    };
     let Some(filter) = RowFilter::new(session, &request.query, now).await? else { return Ok(FindPage::default()) };
     let source = resolved(session, Source::of(request)).await?;
     let mut search = Search::new(request, view);
@@ -386,9 +391,16 @@ async fn add_holds(
     let waiting = candidates.iter().filter(|found| matches!(found.job.status.state, State::Waiting { .. }));
     let scopes = waiting.flat_map(|found| HoldScope::of_job(&found.job.task, &found.job.lane));
     let new: Vec<HoldScope> = scopes.filter(|scope| known.insert(scope.clone())).collect();
-    if !new.is_empty() {
-        let holds = hold_rows::of_scopes(session, &new, search.view.now).await?;
-        holds.into_iter().for_each(|hold| search.view.holds.set(hold));
+    match search.request.as_of {
+        _ if new.is_empty() => {}
+        None => {
+            let holds = hold_rows::of_scopes(session, &new, search.view.now).await?;
+            holds.into_iter().for_each(|hold| search.view.holds.set(hold));
+        }
+        Some(as_of) => {
+            let held = wait_rows::holds(session, as_of, &new).await?;
+            held.into_iter().for_each(|held| search.view.add(held));
+        }
     }
     Ok(())
 }

@@ -91,6 +91,8 @@ impl PostgresLedger<'_> {
             priority: new.priority,
             finished_at: None,
             fingerprint: None,
+            requeued_at: None,
+            retried_at: None,
             new: whole,
         };
         self.jobs.insert(id, job);

@@ -32,6 +32,9 @@ pub(super) struct JobRow {
     pub(super) finished_at: Option<Timestamp>,
     /// The fingerprint that a changed job gets: it is not read.
     pub(super) fingerprint: Option<Fingerprint>,
+    /// When a changed job came back to wait, and when an operator retried it: they are not read, and written where they are set.
+    pub(super) requeued_at: Option<Timestamp>,
+    pub(super) retried_at: Option<Timestamp>,
     /// The whole job, if it is not inserted yet.
     pub(super) new: Option<Box<NewJob>>,
 }
@@ -49,6 +52,8 @@ impl JobRow {
             line: value(row, "jobs", "line")?,
             priority: value(row, "jobs", "priority")?,
             fingerprint: None,
+            requeued_at: None,
+            retried_at: None,
             finished_at: value::<Option<i64>>(row, "jobs", "finished_at")?.map(timestamp),
             new: None,
         };

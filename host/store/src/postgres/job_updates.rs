@@ -19,7 +19,7 @@ use crate::columns::{self, SUCCEEDED, signed, timestamp_us};
 /// The columns of `StatusColumns`, and those of each job's report.
 const STATUS_AND_REPORT: &str =
     "id bigint, state smallint, due_at bigint, failures int, crashes int, cancel_requested boolean, finished_at bigint,
-    line bigint, fingerprint text, report_outcome text, report_text bytea";
+    line bigint, fingerprint text, requeued_at bigint, retried_at bigint, report_outcome text, report_text bytea";
 
 /// The columns of an attempt's resource usage.
 const USAGE: &str = "queue_wait_us bigint, cpu_us bigint, wall_us bigint, memory_peak_bytes bigint,
@@ -45,6 +45,8 @@ struct StatusColumns {
     finished_ats: Vec<Option<i64>>,
     lines: Vec<Option<i64>>,
     fingerprints: Vec<Option<String>>,
+    requeued_ats: Vec<Option<i64>>,
+    retried_ats: Vec<Option<i64>>,
 }
 
 impl StatusColumns {
@@ -67,6 +69,8 @@ impl StatusColumns {
                 .iter()
                 .map(|(_, job)| job.fingerprint.map(|fingerprint| fingerprint.to_string()))
                 .collect(),
+            requeued_ats: jobs.iter().map(|(_, job)| job.requeued_at.map(timestamp_us)).collect(),
+            retried_ats: jobs.iter().map(|(_, job)| job.retried_at.map(timestamp_us)).collect(),
         }
     }
 
@@ -81,6 +85,8 @@ impl StatusColumns {
             (&self.finished_ats, Type::INT8_ARRAY),
             (&self.lines, Type::INT8_ARRAY),
             (&self.fingerprints, Type::TEXT_ARRAY),
+            (&self.requeued_ats, Type::INT8_ARRAY),
+            (&self.retried_ats, Type::INT8_ARRAY),
         ]
     }
 }
@@ -179,7 +185,8 @@ pub(super) async fn write_changed(flush: &Flush<'_>) -> Result<(), SessionError>
     let text = format!(
         "UPDATE $schema.jobs SET state = new.state, due_at = coalesce(new.due_at, jobs.due_at), failures = new.failures,
              crashes = new.crashes, cancel_requested = new.cancel_requested, finished_at = new.finished_at, line = new.line,
-             fingerprint = new.fingerprint,
+             fingerprint = new.fingerprint, requeued_at = coalesce(new.requeued_at, jobs.requeued_at),
+             retried_at = coalesce(new.retried_at, jobs.retried_at),
              report_outcome = coalesce(new.report_outcome, jobs.report_outcome),
              report_text = coalesce(new.report_text, jobs.report_text)
          FROM {} AS new
@@ -254,7 +261,8 @@ async fn write_unsuccessful(flush: &Flush<'_>, ended: &[Ended<'_>]) -> Result<()
     let text = format!(
         "UPDATE $schema.jobs SET state = new.state, due_at = coalesce(new.due_at, jobs.due_at), failures = new.failures,
              crashes = new.crashes, cancel_requested = new.cancel_requested, finished_at = new.finished_at, line = new.line,
-             fingerprint = new.fingerprint,
+             fingerprint = new.fingerprint, requeued_at = coalesce(new.requeued_at, jobs.requeued_at),
+             retried_at = coalesce(new.retried_at, jobs.retried_at),
              report_outcome = coalesce(new.report_outcome, jobs.report_outcome),
              report_text = coalesce(new.report_text, jobs.report_text),
              {USAGE_ADDED},

@@ -34,7 +34,8 @@ pub(super) enum WriteRequest {
     AddAct(NewAct),
     /// Deletes at most this many holds that have ended.
     DeleteEndedHolds(u32),
-    StartOperation(Box<NewOperation>),
+    /// Begins a bulk operation under these declared limits.
+    StartOperation(Box<NewOperation>, Arc<LimitTable>),
     OperationStep(OperationStep),
     CancelOperation(JobId, Author),
     WriteSchedules(Vec<ScheduleWrite>),
@@ -107,7 +108,7 @@ impl WriteRequest {
             | WriteRequest::ReleaseHold(..)
             | WriteRequest::AddAct(_)
             | WriteRequest::DeleteEndedHolds(_)
-            | WriteRequest::StartOperation(_)
+            | WriteRequest::StartOperation(..)
             | WriteRequest::CancelOperation(..)
             | WriteRequest::WriteSchedules(_) => 0,
             WriteRequest::FireSchedules(firings, _) => firings.iter().map(|firing| firing.ticks.len()).sum(),

@@ -1,5 +1,7 @@
 //! Bulk operations, and the jobs that they delete.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -8,6 +10,7 @@ use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::bulk::{BulkAct, BulkOperation, NewOperation, OperationStep};
 use wharf_core::ids::JobId;
+use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
 use super::ledger::PostgresLedger;
@@ -174,7 +177,11 @@ impl PostgresLedger<'_> {
     }
 
     /// Begins an operation, unless too many have not ended.
-    pub(super) async fn start_operation(&self, new: &NewOperation) -> Result<Option<BulkOperation>, SessionError> {
+    pub(super) async fn start_operation(
+        &self,
+        new: &NewOperation,
+        declared: &LimitTable,
+    ) -> Result<Option<BulkOperation>, SessionError> {
         self.session.query(LOCK_START, &[]).await?;
         if let Some(known) = with_token(self.session, new).await? {
             return Ok(Some(known));
@@ -184,6 +191,9 @@ impl PostgresLedger<'_> {
             return Ok(None);
         }
         self.write_operation(&operation).await?;
+        if new.query.needs_wait_view() {
+            self.write_operation_waits(&operation, declared).await?;
+        }
         self.write_act(&NewAct::of_operation(new.author.clone(), &operation)).await?;
         Ok(Some(operation))
     }
@@ -218,6 +228,7 @@ impl PostgresLedger<'_> {
         }
         let Some(operation) = operation.after(step, &changed, self.now) else { return Ok(None) };
         self.write_operation(&operation).await?;
+        self.delete_operation_waits(&operation).await?;
         if let Some(act) = NewAct::of_ended_operation(&operation) {
             self.write_act(&act).await?;
         }
@@ -245,6 +256,7 @@ impl PostgresLedger<'_> {
         let cancelled = found.and_then(|operation| operation.cancelled(self.now));
         if let Some(cancelled) = &cancelled {
             self.write_operation(cancelled).await?;
+            self.delete_operation_waits(cancelled).await?;
             self.write_act(&NewAct::of_operation(by.clone(), cancelled)).await?;
         }
         Ok(cancelled)
@@ -253,8 +265,12 @@ impl PostgresLedger<'_> {
 
 #[async_trait]
 impl OperationStore for PostgresStore {
-    async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError> {
-        match self.write(WriteRequest::StartOperation(Box::new(new))).await? {
+    async fn start_operation(
+        &self,
+        new: NewOperation,
+        declared: Arc<LimitTable>,
+    ) -> Result<Option<BulkOperation>, StoreError> {
+        match self.write(WriteRequest::StartOperation(Box::new(new), declared)).await? {
             WriteResult::Operation(started) => Ok(started.map(|started| *started)),
             other => Err(unexpected_reply(&other)),
         }

@@ -23,7 +23,7 @@ const BEGIN: &str =
 /// The columns of a whole job besides its status, its payload and its output.
 pub(super) const JOB: &str =
     "jobs.id AS id, t.text AS task_name, g.text AS group_name, jobs.key AS key, priority, token, batch, topic, tick,
-    parent, generation, enqueued_at, started_at, finished_at, report_outcome, report_text, fingerprint, queue_wait_us, cpu_us,
+    parent, generation, enqueued_at, started_at, finished_at, requeued_at, retried_at, report_outcome, report_text, fingerprint, queue_wait_us, cpu_us,
     wall_us, memory_peak_bytes, in_bytes, out_bytes";
 
 pub(super) const JOB_NAMES: &str =

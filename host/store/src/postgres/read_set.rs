@@ -90,7 +90,7 @@ impl ReadSet {
                         reads.groups.insert(names.number(group.as_str())?);
                     }
                 }
-                WriteRequest::StartOperation(_)
+                WriteRequest::StartOperation(..)
                 | WriteRequest::CancelOperation(..)
                 | WriteRequest::WriteSchedules(_) => {}
                 WriteRequest::FireSchedules(firings, _) => {

@@ -81,6 +81,8 @@ pub(super) fn job(row: &Row) -> Result<Job, SessionError> {
         enqueued_at: value(row, "jobs", "enqueued_at")?,
         started_at: value(row, "jobs", "started_at")?,
         finished_at: value(row, "jobs", "finished_at")?,
+        requeued_at: value(row, "jobs", "requeued_at")?,
+        retried_at: value(row, "jobs", "retried_at")?,
         outcome: value(row, "jobs", "report_outcome")?,
         report: text(row, "jobs", "report_text")?,
         fingerprint: value(row, "jobs", "fingerprint")?,

@@ -391,8 +391,8 @@ async fn apply(
         WriteRequest::AddAct(act) => Box::pin(ledger.write_act(act)).await.map(|()| WriteResult::Done),
         WriteRequest::DeleteEndedHolds(max) => ledger.delete_ended_holds(*max).await.map(WriteResult::HoldsDeleted),
         // Few requests are these: the future of every request would have room for them.
-        WriteRequest::StartOperation(new) => {
-            Ok(WriteResult::Operation(Box::pin(ledger.start_operation(new)).await?.map(Box::new)))
+        WriteRequest::StartOperation(new, declared) => {
+            Ok(WriteResult::Operation(Box::pin(ledger.start_operation(new, declared)).await?.map(Box::new)))
         }
         WriteRequest::OperationStep(step) => {
             Ok(WriteResult::StepTaken(Box::pin(ledger.take_operation_step(step)).await?.map(Box::new)))

@@ -27,7 +27,7 @@ const CONTENTS: [(&str, &str); 11] = [
 ];
 
 /// Rules between rows, each with the query for what breaks it.
-const RULES: [(&str, &str); 8] = [
+const RULES: [(&str, &str); 9] = [
     (
         "each job that is listed as ready is ready",
         "SELECT ready.id FROM ready LEFT JOIN jobs ON jobs.id = ready.id WHERE jobs.state IS NOT 1",
@@ -57,6 +57,10 @@ const RULES: [(&str, &str); 8] = [
     (
         "deleted jobs are counted for broadcasts that have jobs",
         "SELECT batch FROM deleted_of_batch WHERE batch NOT IN (SELECT batch FROM jobs WHERE batch IS NOT NULL)",
+    ),
+    (
+        "what a bulk operation began with is kept as long as it is open",
+        "SELECT DISTINCT operation FROM operation_waits WHERE operation NOT IN (SELECT id FROM operations WHERE ended_at IS NULL)",
     ),
     (
         "each task and limit group of a job has a name",

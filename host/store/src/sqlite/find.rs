@@ -18,6 +18,7 @@ use super::large_values::PAYLOADS;
 use super::read::{JOB_COLUMNS, JOB_JOINS, ahead_of_rows, few_waiting, overrides, with_claim};
 use super::rows::{self, InternedNames};
 use super::unsynced_claims::{self, UnsyncedClaim, UnsyncedClaims};
+use super::wait_rows;
 use crate::columns::{READY, RUNNING, job_id, key, key_text, signed, timestamp, unsigned};
 use crate::search::{Offered, Search};
 use crate::search_source::{Rest, Source, numbers_of, state_numbers};
@@ -33,10 +34,10 @@ pub(super) fn find(
     let claims = unsynced_claims::lock(claims).all();
     let snapshot = conn.unchecked_transaction()?;
     let ahead = ahead_of_rows(&snapshot, claims)?;
-    let view = if request.query.needs_wait_view() {
-        wait_view(&snapshot, &ahead, &request.declared, now)?
-    } else {
-        WaitView::default()
+    let view = match request.as_of {
+        _ if !request.query.needs_wait_view() => WaitView::default(),
+        None => wait_view(&snapshot, &ahead, &request.declared, now)?,
+        Some(as_of) => wait_rows::view(&snapshot, as_of)?,
     };
     let Some(filter) = RowFilter::new(&snapshot, &request.query, now)? else { return Ok(FindPage::default()) };
     let source = resolved(&snapshot, Source::of(request), &ahead)?;
@@ -296,8 +297,15 @@ impl JobReader<'_> {
             return Ok(Some(Offered { job, digests, is_due: true }));
         };
         if search.request.query.needs_wait_view() && self.held.insert((job.task.clone(), job.lane.clone())) {
-            let holds = hold_rows::of_scopes(self.conn, &HoldScope::of_job(&job.task, &job.lane), self.now)?;
-            holds.into_iter().for_each(|hold| search.view.holds.set(hold));
+            let scopes = HoldScope::of_job(&job.task, &job.lane);
+            match search.request.as_of {
+                None => hold_rows::of_scopes(self.conn, &scopes, self.now)?
+                    .into_iter()
+                    .for_each(|hold| search.view.holds.set(hold)),
+                Some(as_of) => {
+                    wait_rows::holds(self.conn, as_of, &scopes)?.into_iter().for_each(|held| search.view.add(held))
+                }
+            }
         }
         Ok(Some(Offered { job, digests, is_due: is_ready || due <= self.now }))
     }

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::columns::{READY, key, key_text, signed, timestamp_us};
 
 /// The writer's connection, and what the writer remembers of the tables. Each kind of operation has a file of its own:
-/// `insert`, `claim`, `record`, `holds`, `audit`, `kv`, `node_marks` and, for opening the file, `load_queue`.
+/// `insert`, `claim`, `record`, `holds`, `operations`, `audit`, `kv`, `node_marks` and, for opening the file, `load_queue`.
 pub(super) struct SqliteLedger<'c> {
     pub(super) conn: &'c Connection,
     pub(super) statements: Statements<'c>,

@@ -7,6 +7,7 @@ use wharf_core::bounds;
 use wharf_core::bulk::{BulkOperation, BulkTarget, NewOperation, OperationStep};
 use wharf_core::ids::JobId;
 use wharf_core::job::StateName;
+use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
 use super::ledger::SqliteLedger;
@@ -119,7 +120,11 @@ impl SqliteLedger<'_> {
     }
 
     /// Begins an operation, unless too many have not ended.
-    pub(super) fn start_operation(&self, new: &NewOperation) -> rusqlite::Result<Option<BulkOperation>> {
+    pub(super) fn start_operation(
+        &mut self,
+        new: &NewOperation,
+        declared: &LimitTable,
+    ) -> rusqlite::Result<Option<BulkOperation>> {
         if let Some(known) = with_token(self.conn, new)? {
             return Ok(Some(known));
         }
@@ -128,6 +133,9 @@ impl SqliteLedger<'_> {
             return Ok(None);
         }
         self.write_operation(&operation)?;
+        if new.query.needs_wait_view() {
+            self.write_operation_waits(&operation, declared)?;
+        }
         self.write_act(&NewAct::of_operation(new.author.clone(), &operation))?;
         Ok(Some(operation))
     }
@@ -161,6 +169,7 @@ impl SqliteLedger<'_> {
         }
         let Some(operation) = operation.after(step, &changed, now) else { return Ok(None) };
         self.write_operation(&operation)?;
+        self.delete_operation_waits(&operation)?;
         if let Some(act) = NewAct::of_ended_operation(&operation) {
             self.write_act(&act)?;
         }
@@ -185,6 +194,7 @@ impl SqliteLedger<'_> {
         let cancelled = operation(self.conn, id)?.and_then(|operation| operation.cancelled(self.now()));
         if let Some(cancelled) = &cancelled {
             self.write_operation(cancelled)?;
+            self.delete_operation_waits(cancelled)?;
             self.write_act(&NewAct::of_operation(by.clone(), cancelled))?;
         }
         Ok(cancelled)

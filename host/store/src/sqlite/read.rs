@@ -25,6 +25,7 @@ use crate::store::{JobFilter, JobPage, JobSnapshot, QueueStats};
 pub(super) const JOB_COLUMNS: &str =
     "jobs.id AS id, t.text AS task_name, g.text AS group_name, jobs.key AS key, priority, token, batch,
     topic, jobs.tick AS tick, parent, generation, enqueued_at, started_at, finished_at, reports.outcome AS outcome, reports.text AS report, reports.fingerprint AS fingerprint,
+    requeued_at, retried_at,
     queue_wait_us, cpu_us, wall_us, memory_peak_bytes, in_bytes, out_bytes";
 
 /// The joins that [`JOB_COLUMNS`] needs.

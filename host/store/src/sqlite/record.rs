@@ -92,13 +92,13 @@ impl SqliteLedger<'_> {
                 regressed = Some(failure.fingerprint);
             }
             let of_job = fingerprint.filter(|_| after.state == State::Failed);
-            change.report.iter().try_for_each(|report| self.write_report(id, report, of_job))?;
+            change.report.iter().try_for_each(|report| self.write_report(id, report, of_job, change.requeued_at))?;
         } else if let Some(report) = &change.report {
-            self.write_report(id, report, None)?;
-        } else if let Event::RetryRequested { .. } = event {
-            self.conn
-                .prepare_cached("UPDATE reports SET fingerprint = NULL WHERE job = ?1")?
-                .execute([signed(id.number())])?;
+            self.write_report(id, report, None, change.requeued_at)?;
+        } else if let Some(retried_at) = change.retried_at {
+            // Every job that can be retried has a report.
+            let sql = "UPDATE reports SET fingerprint = NULL, requeued_at = ?2, retried_at = ?2 WHERE job = ?1";
+            self.conn.prepare_cached(sql)?.execute([signed(id.number()), timestamp_us(retried_at)])?;
         }
 
         let mut children = Vec::new();
@@ -220,12 +220,21 @@ impl SqliteLedger<'_> {
     }
 
     /// Writes how the last unsuccessful attempt ended, or why the job ended without one.
-    fn write_report(&self, id: JobId, report: &Report, fingerprint: Option<Fingerprint>) -> rusqlite::Result<()> {
+    fn write_report(
+        &self,
+        id: JobId,
+        report: &Report,
+        fingerprint: Option<Fingerprint>,
+        requeued_at: Option<Timestamp>,
+    ) -> rusqlite::Result<()> {
         let mut write = self.conn.prepare_cached(
-            "INSERT OR REPLACE INTO reports (job, outcome, text, fingerprint) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO reports (job, outcome, text, fingerprint, requeued_at) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO UPDATE SET outcome = excluded.outcome, text = excluded.text, fingerprint = excluded.fingerprint,
+                 requeued_at = coalesce(excluded.requeued_at, requeued_at)",
         )?;
         let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
-        write.execute(params![signed(id.number()), report.kind.as_str(), report.text, fingerprint])?;
+        let requeued_at = requeued_at.map(timestamp_us);
+        write.execute(params![signed(id.number()), report.kind.as_str(), report.text, fingerprint, requeued_at])?;
         Ok(())
     }
 

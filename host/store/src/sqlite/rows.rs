@@ -144,6 +144,8 @@ pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         enqueued_at: row.get("enqueued_at")?,
         started_at: row.get("started_at")?,
         finished_at: row.get("finished_at")?,
+        requeued_at: row.get("requeued_at")?,
+        retried_at: row.get("retried_at")?,
         outcome: row.get("outcome")?,
         report: row.get("report")?,
         fingerprint: row.get("fingerprint")?,

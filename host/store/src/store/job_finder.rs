@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use wharf_core::backlog::Backlog;
 use wharf_core::bounds;
-use wharf_core::find::{JobCursor, JobOrder, JobQuery};
+use wharf_core::find::{AsOf, JobCursor, JobOrder, JobQuery};
 use wharf_core::job::Job;
 use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
@@ -34,6 +34,8 @@ pub struct FindRequest {
     pub query: Arc<JobQuery>,
     /// The order of the list.
     pub order: JobOrder,
+    /// If present, the jobs are those that met the conditions when a bulk operation began, and have not moved on since.
+    pub as_of: Option<AsOf>,
     /// The place from which the list goes on; `None` is its beginning.
     pub after: Option<JobCursor>,
     /// Maximum number of jobs to find, from 1 to `bounds::PAGE_MAX`.
@@ -54,6 +56,7 @@ impl FindRequest {
         FindRequest {
             query,
             order: JobOrder::Newest,
+            as_of: None,
             after: None,
             max,
             rows_max: bounds::FIND_ROWS_MAX,
@@ -73,6 +76,8 @@ pub struct FindPage {
     pub looked_at: u64,
     /// When the last job that was looked at was enqueued or finished, by the order of the list.
     pub until: Option<Timestamp>,
+    /// Number of jobs among those that have moved on since the moment of [`FindRequest::as_of`], and are not found.
+    pub moved_on: u64,
     /// The place from which the list goes on; `None` if it has ended.
     pub next: Option<JobCursor>,
 }

@@ -1,9 +1,12 @@
 //! The bulk operations of a store.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use wharf_core::author::Author;
 use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::ids::JobId;
+use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
 use super::error::StoreError;
@@ -11,10 +14,15 @@ use super::error::StoreError;
 /// The bulk operations of a store. An operation changes nothing by itself: hosts find its jobs and take its steps.
 #[async_trait]
 pub trait OperationStore: Send + Sync {
-    /// Begins an operation, and adds the act to the audit log. An operation that came of a request with the same token is returned in its
+    /// Begins an operation, and adds the act to the audit log. If its query asks why jobs wait, what decides that now is kept with it;
+    /// `declared` are the limits that manifests and settings declare. An operation that came of a request with the same token is returned in its
     /// place, with its own ID (see `NewOperation::has_become`). Returns `None`, and changes nothing, if `bounds::OPERATIONS_OPEN_MAX` have
     /// not ended.
-    async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError>;
+    async fn start_operation(
+        &self,
+        new: NewOperation,
+        declared: Arc<LimitTable>,
+    ) -> Result<Option<BulkOperation>, StoreError>;
 
     /// Returns an operation.
     async fn operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError>;

@@ -45,6 +45,8 @@ const WANTED: &[&str] = &[
     "operation gave priorities",
     "operation step refused",
     "operation cancelled",
+    "left out by an operation",
+    "taken by an operation that asks why jobs wait",
     "operations deleted",
     "deleted of a broadcast",
     "act on a job",
@@ -118,7 +120,7 @@ impl Drop for Seed {
 }
 
 /// The stack of a history, in bytes: without optimisation, the futures of all operations take more than a test has.
-const STACK_BYTES: usize = 16 << 20;
+const STACK_BYTES: usize = 64 << 20;
 
 #[test]
 fn every_store_does_what_the_memory_store_does() {

@@ -22,6 +22,7 @@ mod failures;
 mod find;
 mod backlog;
 mod operations;
+mod operation_starts;
 mod schedules;
 mod schedule_histories;
 mod read;

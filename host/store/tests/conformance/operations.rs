@@ -34,7 +34,7 @@ fn new(stage: &Stage, act: BulkAct, text: &str) -> NewOperation {
 }
 
 async fn start(stage: &Stage, act: BulkAct, text: &str) -> BulkOperation {
-    stage.store.start_operation(new(stage, act, text)).await.unwrap().unwrap()
+    stage.store.start_operation(new(stage, act, text), stage.declared.clone()).await.unwrap().unwrap()
 }
 
 /// Returns the step that changes these jobs as they are now.
@@ -188,7 +188,7 @@ fn waiting_jobs_get_another_priority() {
         stage.insert(delayed.clone()).await;
         assert_eq!(stage.claim_one().await.lease.job, jobs[0]);
         let new = NewOperation { priority: 7, ..new(&stage, BulkAct::SetPriority, "key:a") };
-        let operation = stage.store.start_operation(new).await.unwrap().unwrap();
+        let operation = stage.store.start_operation(new, stage.declared.clone()).await.unwrap().unwrap();
         let raised = step(&stage, &operation, &[jobs[0], jobs[3], delayed.id], OperationState::Running).await;
         let taken = stage.store.take_operation_step(raised).await.unwrap().unwrap();
         assert_eq!((taken.changed, taken.operation.skipped), (vec![jobs[3], delayed.id], 1), "one runs");
@@ -302,7 +302,7 @@ fn a_retried_job_waits_for_its_part_of_the_spread() {
     on_every_store(|stage| async move {
         let jobs = failed_jobs(&stage, 4).await;
         let new = NewOperation { spread: 1000 * SECOND, ..new(&stage, BulkAct::Retry, "state:failed") };
-        let operation = stage.store.start_operation(new).await.unwrap().unwrap();
+        let operation = stage.store.start_operation(new, stage.declared.clone()).await.unwrap().unwrap();
         let targets = step(&stage, &operation, &jobs, OperationState::Running).await;
         let delays: Vec<Duration> = targets.targets.iter().map(|target| target.delay).collect();
         stage.store.take_operation_step(targets).await.unwrap().unwrap();
@@ -322,14 +322,14 @@ fn operations_are_listed_bounded_and_deleted() {
         let trial = Some(Trial { jobs: 5, within: 600 * SECOND });
         let hostile = new(&stage, BulkAct::Retry, r#"text:"'; DROP TABLE jobs; \" é""#);
         let new_trial = NewOperation { trial, spread: 7 * SECOND, ..hostile };
-        let first = stage.store.start_operation(new_trial).await.unwrap().unwrap();
+        let first = stage.store.start_operation(new_trial, stage.declared.clone()).await.unwrap().unwrap();
         assert_eq!((first.state, first.trial), (OperationState::Trying, trial));
         assert_eq!(stage.store.operation(first.id).await.unwrap(), Some(first.clone()));
         for number in 1..bounds::OPERATIONS_OPEN_MAX {
             start(&stage, BulkAct::Cancel, &format!("key:a{number}")).await;
         }
         let more = new(&stage, BulkAct::Cancel, "key:a");
-        assert_eq!(stage.store.start_operation(more.clone()).await.unwrap(), None);
+        assert_eq!(stage.store.start_operation(more.clone(), stage.declared.clone()).await.unwrap(), None);
         let all = stage.store.operations(None, 1000).await.unwrap();
         assert_eq!(all.len(), bounds::OPERATIONS_OPEN_MAX as usize);
         assert!(all.is_sorted_by(|one, other| one.id > other.id));
@@ -337,7 +337,7 @@ fn operations_are_listed_bounded_and_deleted() {
         assert_eq!(page, all[2..4]);
 
         stage.store.cancel_operation(first.id, ann()).await.unwrap().unwrap();
-        assert!(stage.store.start_operation(more).await.unwrap().is_some());
+        assert!(stage.store.start_operation(more, stage.declared.clone()).await.unwrap().is_some());
         assert_eq!(stage.store.delete_ended_operations(stage.store.now(), 10).await.unwrap(), 0);
         assert_eq!(stage.store.delete_ended_operations(stage.clock_in(1), 10).await.unwrap(), 1);
         assert_eq!(stage.store.operation(first.id).await.unwrap(), None);
@@ -370,7 +370,8 @@ fn a_start_with_a_token_that_is_sent_twice_begins_one_operation() {
             author,
             ..new(&stage, act, "state:failed")
         };
-        let start_it = async |new: NewOperation| stage.store.start_operation(new).await.unwrap().unwrap();
+        let start_it =
+            async |new: NewOperation| stage.store.start_operation(new, stage.declared.clone()).await.unwrap().unwrap();
         let first = start_it(with("nightly \u{0} é", ann(), BulkAct::Retry)).await;
         assert_eq!(first.token, Some("nightly \u{0} é".parse().unwrap()));
         assert_eq!(stage.store.operation(first.id).await.unwrap(), Some(first.clone()));

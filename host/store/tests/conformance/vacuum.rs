@@ -29,13 +29,13 @@ async fn carry_out(stage: &Stage, act: BulkAct) {
         attempts: 1,
         priority: 0,
     };
-    let mut operation = stage.store.start_operation(new).await.unwrap().unwrap();
+    let mut operation = stage.store.start_operation(new, stage.declared.clone()).await.unwrap().unwrap();
     let (query, mut after) = (Arc::new(query), None);
     while operation.state == OperationState::Running {
         let new = FindRequest::new(query.clone(), stage.declared.clone(), bounds::PAGE_MAX);
         let page = stage.store.find(FindRequest { after, ..new }).await.unwrap();
         after = page.next;
-        let step = operation.step_on(&page.jobs, page.next.map(|cursor| cursor.id));
+        let step = operation.step_on(&page.jobs, page.moved_on, page.next.map(|cursor| cursor.id));
         operation = stage.store.take_operation_step(step).await.unwrap().unwrap().operation;
     }
     assert_eq!((operation.state, operation.changed), (OperationState::Done, JOBS as u64));

@@ -114,8 +114,8 @@ pub(crate) struct BulkOperation {
     pub(crate) state: OperationState,
     /// Number of jobs that it changed.
     pub(crate) changed: u64,
-    /// Number of jobs that it left out: those that had moved on when it came to change them, and those that have ended since it began. Jobs
-    /// that no longer met the filter when it came to them are not counted.
+    /// Number of jobs that it left out since they had moved on when it came to them: they started, ended or came back to wait after it began.
+    /// Those that are in none of the filter's states by then are not counted.
     pub(crate) skipped: u64,
     /// Number of jobs to try first.
     #[serde(skip_serializing_if = "Option::is_none")]

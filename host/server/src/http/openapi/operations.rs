@@ -399,10 +399,10 @@ fn bulk_operations(schemas: &mut Schemas) -> Vec<Operation> {
         )
         .description(
             "The operation is durable: it goes on after a crash, on any host of the store. It changes the jobs that meet the \
-             filter when it begins, each at most once, a few at a time; one that has moved on meanwhile is skipped. Running \
-             jobs are only ever cancelled. With `try` it first retries that many jobs, and goes on only when all of them have \
-             succeeded. Deleted jobs are gone with their payload, result, report and log; what their plugins stored, and \
-             copies of the store, stay.",
+             filter when it begins, each at most once, a few at a time; one that has moved on meanwhile is skipped, and one that \
+             comes to meet the filter is not changed. Running jobs are only ever cancelled. With `try` it first retries that \
+             many jobs, and goes on only when all of them have succeeded. Deleted jobs are gone with their payload, result, \
+             report and log; what their plugins stored, and copies of the store, stay.",
         )
         .body(true, "The operation.", json_of(request))
         .response(

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use wharf_core::attempt::dropped_count;
@@ -19,6 +20,7 @@ use wharf_store::{
     OperationStore as _, PostgresStore, Queue as _, Renewed, SqliteStore, Store,
 };
 
+use super::bulk::{self, Start};
 use super::occurred::{note_inserted, note_recorded, note_step};
 use super::operation::Operation;
 use super::snapshot::Snapshot;
@@ -48,6 +50,8 @@ pub(super) struct World {
     pub(super) jobs_before: Vec<Job>,
     /// The bulk operations that have not ended.
     pub(super) open: Vec<BulkOperation>,
+    /// The starts of all bulk operations.
+    starts: BTreeMap<JobId, Start>,
 }
 
 /// The results of the same operation on two stores, which must be equal.
@@ -108,6 +112,7 @@ impl World {
             jobs: Vec::new(),
             jobs_before: Vec::new(),
             open: Vec::new(),
+            starts: BTreeMap::new(),
         }
     }
 
@@ -200,7 +205,13 @@ impl World {
             }
             Operation::StartBulk(new) => {
                 occurred.insert("operation started");
-                call!(self, start_operation(*new));
+                let started = call!(self, start_operation(*new, self.declared[0]));
+                if let Some(started) = started.filter(|started| started.id == new.id) {
+                    let start = Start::see(&self.oracle, &started, &self.declared[0]).await;
+                    self.starts.insert(started.id, start);
+                    // What comes next is after the start.
+                    self.clock.pass(Duration::from_micros(1));
+                }
             }
             Operation::TakeStep(step) => {
                 let taken = call!(self, take_operation_step(step));
@@ -337,6 +348,21 @@ impl World {
         self.jobs_before = std::mem::take(&mut self.jobs);
         self.jobs = snapshot.seen.iter().map(|seen| seen.job.clone()).collect();
         self.open = snapshot.operations.iter().filter(|operation| !operation.state.is_final()).cloned().collect();
+        // One of them after each step.
+        if let Some(operation) = self.open.get((self.jobs.len() + self.leases.len()) % self.open.len().max(1)) {
+            let mut found = bulk::find(&self.oracle, operation).await;
+            for (name, other) in self.others() {
+                found = same(found, bulk::find(other, operation).await, &format!("{operation:?} on {name}"));
+            }
+            let (found, moved_on) = found;
+            self.starts[&operation.id].check(operation, &found, &self.jobs);
+            if moved_on > 0 {
+                occurred.insert("left out by an operation");
+            }
+            if !found.is_empty() && operation.query().unwrap().needs_wait_view() {
+                occurred.insert("taken by an operation that asks why jobs wait");
+            }
+        }
         if snapshot.deleted.iter().any(|deleted| *deleted > 0) {
             occurred.insert("deleted of a broadcast");
         }
