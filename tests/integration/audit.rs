@@ -50,7 +50,7 @@ fn every_act_leaves_its_author_and_address_and_an_act_of_nothing_leaves_none() {
     let text = |act: &Value| {
         ["author", "address", "target", "detail"].map(|name| act[name].as_str().unwrap_or("null").to_owned()).join("|")
     };
-    assert_eq!(text(&all[5]), "none|127.0.0.1|task:villain/keyed|for 3600s: 429");
+    assert_eq!(text(&all[5]), "none|127.0.0.1|task:villain/keyed|for 1h: 429");
     assert_eq!(text(&all[4]), format!("none|127.0.0.1|{job}|"));
     assert_eq!(text(&all[2]), "token|127.0.0.1|group:villain/keyed key:a b|per key 3");
     assert_eq!(kinds(&acts(host.client(), "?author=none&act=job-cancel")), ["job-cancel"]);

@@ -41,6 +41,21 @@ fn enqueue_show_list_follow_cancel_retry() {
 }
 
 #[test]
+fn attempts_are_told_apart_and_a_retry_is_shown() {
+    let host = Setup::default().plugin("villain").start();
+    let id = host.enqueue("villain/do", json!({ "do": "panic-after-output" }));
+    let first = host.finished(&id)["attempt"].as_u64().expect("a number");
+    succeeds(&mut host.cli(&["job", "retry", &id]));
+    assert_eq!(host.finished(&id)["attempt"], first + 1);
+    let followed = host.cli(&["job", "follow", &id]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&followed.stderr).into_owned();
+    assert_eq!(said.matches(" begins").count() as u64, first, "one line between two attempts: {said}");
+    assert!(said.contains(&format!("attempt {} begins", first + 1)), "{said}");
+    let shown = succeeds(&mut host.cli(&["job", "show", &id]));
+    assert!(shown.contains("(1 failed since the last retry)") && shown.contains("retried"), "{shown}");
+}
+
+#[test]
 fn plugins_and_limits_are_shown_and_set() {
     let host = Setup::default().plugin("words").start();
     assert!(succeeds(&mut host.cli(&["plugin", "list"])).contains("words"));

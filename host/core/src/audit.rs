@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::author::{Author, bounded};
 use crate::bounds;
@@ -14,7 +15,7 @@ use crate::key::Key;
 use crate::lifecycle::Event;
 use crate::limits::{Limits, Override};
 use crate::schedule::{Fired, Schedule, ScheduleFiring};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, length_text};
 
 /// Declares the kinds of acts with their names, which are never changed once released.
 macro_rules! act_kinds {
@@ -142,7 +143,12 @@ impl NewAct {
             return None;
         }
         let length = match hold.until {
-            Some(until) => format!("for {:?}", until.since(hold.since)),
+            Some(until) => {
+                let length = until.since(hold.since);
+                // An end that somebody named lies some microseconds beside a whole second.
+                let whole = Duration::from_secs(length.as_secs_f64().round() as u64);
+                format!("for {}", length_text(if whole.is_zero() { length } else { whole }))
+            }
             None => "until it is released".to_owned(),
         };
         let reason = hold.reason.as_str();
@@ -389,6 +395,8 @@ mod tests {
         assert_eq!(hold(None, ""), "until it is released");
         assert_eq!(hold(Some(HoldLength::For(Duration::from_secs(90))), "429"), "for 90s: 429");
         assert_eq!(hold(Some(HoldLength::Until(NOW + Duration::from_secs(5))), ""), "for 5s");
+        let until = HoldLength::Until(NOW + Duration::from_micros(599_999_123));
+        assert_eq!(hold(Some(until), ""), "for 10m", "to the second");
     }
 
     #[test]

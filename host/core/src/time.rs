@@ -51,6 +51,18 @@ impl Sub<Duration> for Timestamp {
     }
 }
 
+/// Returns a length of time with the largest unit that divides it, precise to the microsecond: "500ms", "90s", "1h", "7d".
+pub fn length_text(length: Duration) -> String {
+    const UNITS_IN_MICROS: [(&str, u128); 5] =
+        [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1000)];
+    let micros = length.as_micros();
+    match UNITS_IN_MICROS.into_iter().find(|(_, unit)| micros >= *unit && micros.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{}{name}", micros / unit),
+        None if micros == 0 => "0s".to_owned(),
+        None => format!("{micros}us"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
+use wharf_core::time::length_text;
 
 /// A duration that is written with its units: "500ms", "60s", "1h 30m", "7d". A day has 24 hours; "0" needs no unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,14 +45,7 @@ impl FromStr for HumanDuration {
 /// Writes the duration with the largest unit that divides it, in a form that [`parse_duration`] reads. Precise to the microsecond.
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS_IN_MICROS: [(&str, u128); 5] =
-            [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1000)];
-        let micros = self.0.as_micros();
-        match UNITS_IN_MICROS.into_iter().find(|(_, unit)| micros >= *unit && micros.is_multiple_of(*unit)) {
-            Some((name, unit)) => write!(f, "{}{name}", micros / unit),
-            None if micros == 0 => f.write_str("0s"),
-            None => write!(f, "{micros}us"),
-        }
+        f.write_str(&length_text(self.0))
     }
 }
 

@@ -57,9 +57,9 @@ fn follow_after(
     mut last: Option<String>,
 ) -> anyhow::Result<FinishedJob> {
     let progress = Progress::new(&format!("job {id}"));
-    let mut lost_at = None::<Instant>;
+    let (mut lost_at, mut attempt) = (None::<Instant>, 0);
     loop {
-        match follow_connection(client, id, output, &progress, &mut last) {
+        match follow_connection(client, id, (output, &progress), (&mut last, &mut attempt)) {
             Ok(Some(finished)) => return Ok(finished),
             // The stream ended before the job: the host is stopping, or a proxy closed the connection.
             Ok(None) => lost_at = None,
@@ -81,13 +81,12 @@ fn follow_after(
     }
 }
 
-/// Follows the job over one connection; returns its document if it has ended.
+/// Follows the job over one connection, after the last event and the last attempt that were seen. Returns its document if it has ended.
 fn follow_connection(
     client: &Client,
     id: &str,
-    output: FollowOutput,
-    progress: &Progress,
-    last: &mut Option<String>,
+    (output, progress): (FollowOutput, &Progress),
+    (last, attempt): (&mut Option<String>, &mut u32),
 ) -> anyhow::Result<Option<FinishedJob>> {
     let path = format!("/v1/jobs/{id}/events");
     let request = ApiRequest { method: "GET", path, last_event: last.clone(), ..ApiRequest::default() };
@@ -99,7 +98,7 @@ fn follow_connection(
     last.get_or_insert_with(|| NO_EVENT.to_owned());
     for event in events {
         let Ok(event) = event else { return Ok(None) };
-        if let Some(finished) = print_event(&event, output, progress)? {
+        if let Some(finished) = print_event(&event, output, progress, attempt)? {
             return Ok(Some(finished));
         }
         if event.id.is_some() {
@@ -109,8 +108,13 @@ fn follow_connection(
     Ok(None)
 }
 
-/// Prints an event; returns the job if the event reports its end.
-fn print_event(event: &SseEvent, output: FollowOutput, progress: &Progress) -> anyhow::Result<Option<FinishedJob>> {
+/// Prints an event, after a line where another attempt than `attempt` begins. Returns the job if the event reports its end.
+fn print_event(
+    event: &SseEvent,
+    output: FollowOutput,
+    progress: &Progress,
+    attempt: &mut u32,
+) -> anyhow::Result<Option<FinishedJob>> {
     if output == FollowOutput::Json {
         let id = event.id.as_deref().filter(|_| event.name != "state").and_then(entry_number);
         let id = id.map_or_else(|| "null".to_owned(), |number| number.to_string());
@@ -128,6 +132,10 @@ fn print_event(event: &SseEvent, output: FollowOutput, progress: &Progress) -> a
         Some(name) if name != JobEventName::StoreError && output != FollowOutput::Json => {
             let entry: LogEntry =
                 serde_json::from_str(&event.data).context("could not understand the entry that the host sent")?;
+            if entry.attempt > *attempt && *attempt > 0 && output != FollowOutput::Progress {
+                progress.line(&format!("attempt {} begins", entry.attempt));
+            }
+            *attempt = entry.attempt;
             print_entry(name, &entry, output, progress)?;
             Ok(None)
         }

@@ -409,10 +409,12 @@ fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
     add("generation", (job.generation != 0).then(|| job.generation.to_string()));
     add("cancel", job.cancel_requested.then(|| "requested".to_owned()));
     let crashes = if job.crashes > 0 { format!(", {} ended with their host", job.crashes) } else { String::new() };
-    add("attempt", (job.attempt > 0).then(|| format!("{} ({} failed{crashes})", job.attempt, job.failures)));
+    let since = if job.retried_at.is_some() { " since the last retry" } else { "" };
+    add("attempt", (job.attempt > 0).then(|| format!("{} ({} failed{crashes}{since})", job.attempt, job.failures)));
     add("enqueued", Some(time(job.enqueued_at)));
     add("started", job.started_at.map(time));
     add("finished", job.finished_at.map(time));
+    add("retried", job.retried_at.map(time));
     add("lease", job.lease.as_ref().map(|lease| format!("node {} until {}", lease.node, time(lease.until))));
     add("payload", job.payload_bytes.map(|bytes| value_summary(bytes, job.payload.as_deref())));
     add("result", job.result_bytes.map(|bytes| value_summary(bytes, job.result.as_deref())));

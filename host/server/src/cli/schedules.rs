@@ -1,11 +1,14 @@
 //! `wharf schedule`: jobs that are enqueued at the moments of a clock.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
 use wharf_core::bounds;
 
 use super::client::{ApiRequest, Client, retry_while_loading};
 use crate::cli_error::{CliError, ExitStatus};
+use crate::config::HumanDuration;
 use crate::http::api::{
     CLOCK_LAW, Moment, PauseRequest, PluginFile, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, ScheduleState,
     from_name,
@@ -244,9 +247,14 @@ fn list(client: &Client, json: bool) -> anyhow::Result<ExitStatus> {
 fn when(schedule: &Schedule) -> String {
     match (&schedule.cron, &schedule.zone, schedule.every_ms) {
         (Some(cron), Some(zone), _) => format!("{cron} {zone}"),
-        (_, _, Some(ms)) => format!("every {}s", ms / 1000.0),
+        (_, _, Some(ms)) => format!("every {}", length(ms)),
         _ => "-".to_owned(),
     }
+}
+
+/// Returns a number of milliseconds as durations are written.
+fn length(ms: f64) -> String {
+    HumanDuration(Duration::from_secs_f64(ms.max(0.0) / 1000.0)).to_string()
 }
 
 fn one(
@@ -267,7 +275,6 @@ fn one(
 }
 
 fn print(schedule: &Schedule) -> anyhow::Result<()> {
-    let seconds = |ms: f64| format!("{}s", ms / 1000.0);
     let line = |name: &str, value: &str| print_line(&format!("{name:<12}{}", crate::output::escape_line(value)));
     line("schedule", &schedule.id)?;
     line("task", &schedule.task)?;
@@ -289,10 +296,10 @@ fn print(schedule: &Schedule) -> anyhow::Result<()> {
     if let Some(payload) = schedule.payload.as_ref() {
         line("payload", payload.get())?;
     }
-    line("missed", &format!("{}, within {}", schedule.missed, seconds(schedule.window_ms)))?;
+    line("missed", &format!("{}, within {}", schedule.missed, length(schedule.window_ms)))?;
     line("overlap", &schedule.overlap.to_string())?;
     if schedule.spread_ms > 0.0 {
-        line("spread", &seconds(schedule.spread_ms))?;
+        line("spread", &length(schedule.spread_ms))?;
     }
     if let Some(after) = schedule.pause_after {
         line("pauses", &format!("after {after} failures in a row; {} by now", schedule.failures))?;

@@ -111,12 +111,7 @@ impl RawSettings {
 
     /// Returns the keys of the settings that differ in `new` and take effect only when the host is started again.
     pub(crate) fn keys_for_restart(&self, new: &RawSettings) -> Vec<String> {
-        // A derived value differs only with the setting that it is derived from.
-        let written = |(text, origin): &(String, Origin)| match origin {
-            Origin::Derived(_) => None,
-            _ => Some(text.clone()),
-        };
-        let differs = |key: &&Setting| written(&self.values[key.key]) != written(&new.values[key.key]);
+        let differs = |setting: &&Setting| self.written(setting.key) != new.written(setting.key);
         let changed = SETTINGS.iter().filter(|setting| !setting.live).filter(differs);
         changed.map(|setting| setting.key.to_owned()).collect()
     }
@@ -125,7 +120,7 @@ impl RawSettings {
     pub(crate) fn live_keys_that_differ(&self, new: &RawSettings) -> Vec<String> {
         // A host sends no requests to another one.
         let live = SETTINGS.iter().filter(|setting| setting.live && !["token", "host"].contains(&setting.key));
-        let changed = live.filter(|setting| self.values[setting.key].0 != new.values[setting.key].0);
+        let changed = live.filter(|setting| self.written(setting.key) != new.written(setting.key));
         let sections = |raw: &RawSettings| -> BTreeMap<PluginId, PluginSettings> {
             raw.plugins.iter().map(|section| (section.id.clone(), section.settings.clone())).collect()
         };
@@ -193,6 +188,12 @@ impl RawSettings {
         let tokens = self.tokens.iter().filter_map(|token| token.file(environment));
         let secrets = self.secrets.iter().filter_map(|section| section.source.file(environment));
         values.filter_map(|value| value.source.file(environment)).chain(secrets).chain(tokens).collect()
+    }
+
+    /// Returns a setting's text unless it is derived: a derived value differs only with what it is derived from.
+    fn written(&self, key: &'static str) -> Option<&str> {
+        let (text, origin) = self.of(key);
+        (!matches!(origin, Origin::Derived(_))).then_some(text)
     }
 
     /// Returns a setting's text and its source.

@@ -216,7 +216,9 @@ impl Reader<'_> {
     fn keep(&mut self) -> Keep {
         let all = self.duration("upkeep.keep-finished", Duration::ZERO, KEEP_MAX);
         let mut of = |key: &'static str| {
-            if self.raw.of(key).0.is_empty() { all } else { self.duration(key, Duration::ZERO, KEEP_MAX) }
+            // Of a mistake in what it is derived from, the error is about that.
+            let is_derived = matches!(self.raw.of(key).1, Origin::Derived(_));
+            if is_derived { all } else { self.duration(key, Duration::ZERO, KEEP_MAX) }
         };
         let (succeeded, failed) = (of("upkeep.keep-succeeded"), of("upkeep.keep-failed"));
         Keep { succeeded, failed, cancelled: of("upkeep.keep-cancelled") }
@@ -342,6 +344,12 @@ fn derive_missing(raw: &mut RawSettings, environment: &Environment) {
     if raw.of("cache-dir").0.is_empty() {
         let (folder, from) = cache_dir(environment);
         raw.derive("cache-dir", folder.display().to_string(), from);
+    }
+    for key in ["upkeep.keep-succeeded", "upkeep.keep-failed", "upkeep.keep-cancelled"] {
+        if raw.of(key).0.is_empty() {
+            let all = raw.of("upkeep.keep-finished").0.to_owned();
+            raw.derive(key, all, "`upkeep.keep-finished`");
+        }
     }
     if raw.of("attempts.guest-threads").0.is_empty() {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

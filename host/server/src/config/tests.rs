@@ -70,7 +70,9 @@ impl World {
 fn jobs_are_kept_as_long_as_how_they_ended_says() {
     let file = "[upkeep]\nkeep-finished = \"2d\"\nkeep-succeeded = \"1h\"\n\
                 [plugins.words.tasks.count]\nkeep-failed = \"30d\"\n";
-    let settings = World::new(file).read().unwrap().0;
+    let (settings, raw) = World::new(file).read().unwrap();
+    let (text, origin) = raw.of("upkeep.keep-failed");
+    assert_eq!((text, origin.to_string().as_str()), ("2d", "default, from `upkeep.keep-finished`"));
     let (hour, days) = (Duration::from_secs(3600), Duration::from_secs(2 * 86_400));
     assert_eq!(settings.keep, Keep { succeeded: hour, failed: days, cancelled: days });
     let words = settings.plugin("words");

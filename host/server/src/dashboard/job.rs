@@ -153,7 +153,14 @@ pub(super) fn top(visitor: &Visitor, seen: &Seen) -> Markup {
                 div { dt { "Began" } dd { (ago(started, now)) } }
             }
             @if let Some(finished) = job.finished_at { div { dt { "Ended" } dd { (ago(finished, now)) } } }
-            div { dt { "Attempt" } dd { (job.attempt) @if job.failures > 0 { ", " (job.failures) " failed" } } }
+            @if let Some(retried) = job.retried_at { div { dt { "Retried" } dd { (ago(retried, now)) } } }
+            div {
+                dt { "Attempt" }
+                dd {
+                    (job.attempt)
+                    @if job.failures > 0 { ", " (job.failures) " failed" @if job.retried_at.is_some() { " since" } }
+                }
+            }
             @if job.crashes > 0 { div { dt { "Lost with a host" } dd { (job.crashes) } } }
             @if job.priority != 0 { div { dt { "Priority" } dd { (job.priority) } } }
             @if job.group != job.task { div { dt { "Limit group" } dd { (line(&job.group)) } } }

@@ -53,11 +53,14 @@ pub(crate) struct Job {
     pub(crate) started_at: Option<Moment>,
     /// When the job reached its final state.
     pub(crate) finished_at: Option<Moment>,
+    /// When an operator last retried the job; absent if nobody has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retried_at: Option<Moment>,
     /// Number of the last attempt that was started; 0 before the first.
     pub(crate) attempt: u32,
-    /// Number of attempts that failed.
+    /// Number of attempts that failed since `retried_at`, or since the job was enqueued.
     pub(crate) failures: u32,
-    /// Number of attempts that ended with their host.
+    /// Number of attempts that ended with their host since `retried_at`, or since the job was enqueued.
     pub(crate) crashes: u32,
     /// True if somebody requested that the job is cancelled.
     pub(crate) cancel_requested: bool,
@@ -272,6 +275,7 @@ impl Job {
             },
             started_at: job.started_at.map(Moment),
             finished_at: job.finished_at.map(Moment),
+            retried_at: job.retried_at.map(Moment),
             attempt: status.attempt,
             failures: status.failures.failed(),
             crashes: status.crashes,
