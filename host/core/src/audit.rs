@@ -143,12 +143,7 @@ impl NewAct {
             return None;
         }
         let length = match hold.until {
-            Some(until) => {
-                let length = until.since(hold.since);
-                // An end that somebody named lies some microseconds beside a whole second.
-                let whole = Duration::from_secs(length.as_secs_f64().round() as u64);
-                format!("for {}", length_text(if whole.is_zero() { length } else { whole }))
-            }
+            Some(until) => format!("for {}", length_text(shown_length(until.since(hold.since)))),
             None => "until it is released".to_owned(),
         };
         let reason = hold.reason.as_str();
@@ -252,6 +247,22 @@ impl NewAct {
     /// Returns the number of things that changed.
     pub fn count(&self) -> u64 {
         self.count
+    }
+}
+
+/// Returns the length of a hold as its act shows it: in whole seconds from a minute on, and where it is some milliseconds beside a whole
+/// second, since a person may have named the moment of its end; otherwise in milliseconds.
+fn shown_length(length: Duration) -> Duration {
+    const LONG: Duration = Duration::from_secs(60);
+    const NEAR: Duration = Duration::from_millis(10);
+    let seconds = Duration::from_secs((length + Duration::from_millis(500)).as_secs());
+    let millis = Duration::from_millis((length + Duration::from_micros(500)).as_millis() as u64);
+    if length >= LONG || !seconds.is_zero() && length.abs_diff(seconds) <= NEAR {
+        seconds
+    } else if millis.is_zero() {
+        length
+    } else {
+        millis
     }
 }
 
@@ -395,8 +406,12 @@ mod tests {
         assert_eq!(hold(None, ""), "until it is released");
         assert_eq!(hold(Some(HoldLength::For(Duration::from_secs(90))), "429"), "for 90s: 429");
         assert_eq!(hold(Some(HoldLength::Until(NOW + Duration::from_secs(5))), ""), "for 5s");
-        let until = HoldLength::Until(NOW + Duration::from_micros(599_999_123));
-        assert_eq!(hold(Some(until), ""), "for 10m", "to the second");
+        let until = |micros| hold(Some(HoldLength::Until(NOW + Duration::from_micros(micros))), "");
+        assert_eq!(until(599_999_123), "for 10m", "a person named the end");
+        assert_eq!((until(4_990_123), until(5_009_999)), ("for 5s".to_owned(), "for 5s".to_owned()));
+        assert_eq!((until(1_500_000), until(1_499_600)), ("for 1500ms".to_owned(), "for 1500ms".to_owned()));
+        assert_eq!((until(4_980_000), until(250_000)), ("for 4980ms".to_owned(), "for 250ms".to_owned()));
+        assert_eq!((until(792_345_678), until(120)), ("for 792s".to_owned(), "for 120us".to_owned()));
     }
 
     #[test]

@@ -72,6 +72,11 @@ pub const GENERATIONS_MAX: u32 = 1_000_000_000;
 /// enqueues it.
 pub const GENERATION_PAUSE: Duration = Duration::from_secs(1);
 
+// Nodes.
+/// Time for which a node has not registered while another one of its name has: the other one has taken its place. Three intervals of
+/// registration.
+pub const NODE_SILENT: Duration = Duration::from_secs(9);
+
 // Holds.
 /// Number of holds from which on operators hold no further keys.
 pub const HOLDS_MAX: u32 = 100_000;
@@ -417,6 +422,8 @@ pub const LANES_SHOWN: usize = 100;
 pub const COUNTED_MAX: u32 = 10_000;
 /// Maximum number of bulk operations that have not ended.
 pub const OPERATIONS_OPEN_MAX: u32 = 100;
+/// Maximum number among these whose filters ask why due jobs wait (`state:ready`, `blocked`, `held`): each keeps the holds of its beginning.
+pub const OPERATIONS_OPEN_WITH_HOLDS_MAX: u32 = 10;
 /// Maximum number of jobs that one step of a bulk operation changes: one transaction, which holds up claims for milliseconds.
 pub const OPERATION_JOBS_MAX: u32 = 200;
 /// Number of times that a host tries the next step of a bulk operation before it halts the operation with the last error.
@@ -447,8 +454,10 @@ pub const PAGE_BYTES_MAX: u64 = 64 * KIB;
 pub const SCHEDULES_MAX: u32 = 100_000;
 /// Maximum size in bytes of a cron expression.
 pub const CRON_BYTES_MAX: usize = 256;
-/// Maximum size in bytes of the payload of a schedule, which each of its jobs gets. A page of schedules has all of theirs.
+/// Maximum size in bytes of the payload of a schedule, which each of its jobs gets.
 pub const SCHEDULE_PAYLOAD_BYTES_MAX: u64 = 16 * KIB;
+/// Maximum size in bytes of the payloads of the schedules in one page.
+pub const SCHEDULE_PAGE_BYTES_MAX: u64 = MIB;
 /// The next moment of a cron expression must come within this time, or the expression is refused: 29 February may be eight years
 /// away.
 pub const SCHEDULE_HORIZON: Duration = Duration::from_secs((8 * 366 + 1) * 24 * 3600);
@@ -483,10 +492,7 @@ pub const SCHEDULES_FIRED_MAX: u32 = 256;
 
 const _: () = {
     assert!(SCHEDULE_PAYLOAD_BYTES_MAX <= PAYLOAD_BYTES_MAX && SCHEDULE_PAYLOAD_BYTES_MAX <= CLAIM_BYTES_MAX);
-    assert!(
-        SCHEDULE_PAYLOAD_BYTES_MAX * PAGE_MAX as u64 <= BATCH_BYTES_MAX,
-        "a page of schedules is at most as large as a request with jobs"
-    );
+    assert!(SCHEDULE_PAYLOAD_BYTES_MAX <= SCHEDULE_PAGE_BYTES_MAX, "each schedule fits on a page");
     assert!(SCHEDULE_GRACE.as_secs() <= SCHEDULE_WINDOW_DEFAULT.as_secs());
     assert!(SCHEDULE_CATCH_UP_MAX < SCHEDULE_TICKS_COUNTED as usize, "ticks that can be caught up are counted");
     assert!(

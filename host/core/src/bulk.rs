@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::author::Author;
+use crate::bounds;
 use crate::find::{AsOf, JobQuery, QueryError, StateFilter, WaitKind};
 use crate::ids::{JobId, ParseIdError};
 use crate::job::{Job, StateName, Token};
@@ -156,6 +157,14 @@ impl NewOperation {
         self.token.is_some() && self.token == known.token && self.author.name() == known.author.as_deref()
     }
 
+    /// Returns true if it may begin beside the operations that have not ended.
+    pub fn has_room(&self, open: &[BulkOperation]) -> bool {
+        let asks_why = |one: &&BulkOperation| one.query().is_ok_and(|query| query.needs_wait_view());
+        let has_room_for_holds =
+            || open.iter().filter(asks_why).count() < bounds::OPERATIONS_OPEN_WITH_HOLDS_MAX as usize;
+        open.len() < bounds::OPERATIONS_OPEN_MAX as usize && (!self.query.needs_wait_view() || has_room_for_holds())
+    }
+
     /// Returns the operation as it begins at `now`.
     pub fn started_at(&self, now: Timestamp) -> BulkOperation {
         BulkOperation {
@@ -220,7 +229,7 @@ pub struct BulkOperation {
     /// Number of jobs that it changed.
     pub changed: u64,
     /// Number of jobs that it left out since they had moved on when it came to them: they started, ended or came back to wait after it
-    /// began. Of those it counts the ones that it meets: a job that is in none of the query's states by then is not among them.
+    /// began. Only jobs that are in one of the query's states by then, and may have met the query when it began, are counted.
     pub skipped: u64,
     /// Why it was halted; of an operation that has not ended, what it waits for.
     pub reason: Option<String>,
@@ -240,14 +249,22 @@ pub struct BulkTarget {
     pub attempt: u32,
     /// When it finished.
     pub finished_at: Option<Timestamp>,
+    /// When an operator last retried it.
+    pub retried_at: Option<Timestamp>,
     /// The delay before its next attempt.
     pub delay: Duration,
 }
 
 impl BulkTarget {
     /// Returns true if a job is still as it was found.
-    pub fn is_still(&self, state: StateName, attempt: u32, finished_at: Option<Timestamp>) -> bool {
-        (self.state, self.attempt, self.finished_at) == (state, attempt, finished_at)
+    pub fn is_still(
+        &self,
+        (state, attempt): (StateName, u32),
+        finished_at: Option<Timestamp>,
+        retried_at: Option<Timestamp>,
+    ) -> bool {
+        let found = (self.state, self.attempt, self.finished_at, self.retried_at);
+        found == (state, attempt, finished_at, retried_at)
     }
 }
 
@@ -271,12 +288,12 @@ pub struct OperationStep {
 }
 
 impl OperationStep {
-    /// Leaves the targets out from this one on, which is not the first: a later step goes on with them. `state` is the state of
-    /// the operation, which this step does not end any more.
-    pub fn cut(&mut self, from: usize, state: OperationState) {
+    /// Leaves the targets out from this one on, which is not the first: a later step goes on with them, and counts the jobs again that
+    /// moved on among them. So many did before the last target that stays. `state` is the state of the operation, which this step does
+    /// not end any more.
+    pub fn cut(&mut self, from: usize, moved_on: u64, state: OperationState) {
         self.targets.truncate(from);
-        // The next step finds those again that this one left out behind the cut.
-        self.left_out = 0;
+        self.left_out = moved_on;
         self.cursor = self.targets.last().map(|target| target.id);
         self.state = state;
     }
@@ -361,6 +378,7 @@ impl BulkOperation {
             state: job.status.state.name(),
             attempt: job.status.attempt,
             finished_at: job.finished_at,
+            retried_at: job.retried_at,
             // The jobs of a trial start at once: the others wait for their ends.
             delay: if self.state == OperationState::Trying { Duration::ZERO } else { self.delay(job.id) },
         }

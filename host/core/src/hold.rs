@@ -122,14 +122,17 @@ impl HoldReason {
         HoldReason(plain.into())
     }
 
-    /// Returns the reason with a mark of who lengthened its hold, cut where there is no room for both.
+    /// Returns the reason with a mark of who lengthened its hold last, in place of an earlier mark. The reason is cut where there is no room
+    /// for both.
     fn lengthened_by(&self, who: &str) -> HoldReason {
-        let mark = format!("(lengthened by {who})");
-        if self.0.ends_with(&mark) {
-            return self.clone();
-        }
+        const BEGIN: &str = "(lengthened by ";
+        let mark = format!("{BEGIN}{who})");
         let room = bounds::HOLD_REASON_BYTES_MAX.saturating_sub(mark.len() + 1);
-        let kept = self.0[..self.0.floor_char_boundary(room)].trim_end();
+        let mut words = self.0.trim_end();
+        while let Some(begin) = words.rfind(BEGIN).filter(|_| words.ends_with(')')) {
+            words = words[..begin].trim_end();
+        }
+        let kept = words[..words.floor_char_boundary(room)].trim_end();
         HoldReason(format!("{kept} {mark}").trim_start().into())
     }
 }

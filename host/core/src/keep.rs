@@ -64,11 +64,11 @@ impl KeepRules {
         keep.of(state).is_some_and(|length| finished + length <= now)
     }
 
-    /// Returns the age at which even the newest job makes one doubt the clock: the longest time for which jobs are kept whose task has no rule
-    /// of its own, and a day at least. Jobs that are kept for a shorter time are soon gone by any clock.
+    /// Returns the age at which even the newest job makes one doubt the clock: of the times for which jobs are kept whose task has no rule
+    /// of its own, the shortest that is a day or more; a day if there is none. What is kept for less than a day is soon gone by any clock.
     pub fn doubtful_age(&self) -> Duration {
         let Keep { succeeded, failed, cancelled } = self.of_all;
-        succeeded.max(failed).max(cancelled).max(DAY)
+        [succeeded, failed, cancelled].into_iter().filter(|length| *length >= DAY).min().unwrap_or(DAY)
     }
 
     /// Returns every length of time that a rule has, the longest first.
@@ -183,7 +183,9 @@ mod tests {
     fn a_short_time_of_one_task_is_no_reason_to_doubt_the_clock() {
         assert_eq!(rules().doubtful_age(), DAY);
         let long = KeepRules { of_all: Keep { failed: 30 * DAY, ..Keep::all(7 * DAY) }, ..rules() };
-        assert_eq!(long.doubtful_age(), 30 * DAY);
+        assert_eq!(long.doubtful_age(), 7 * DAY, "a clock that is 8 days ahead must not cost those that succeeded");
+        let mixed = KeepRules { of_all: Keep { failed: 30 * DAY, ..Keep::all(DAY / 24) }, ..rules() };
+        assert_eq!(mixed.doubtful_age(), 30 * DAY);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the nodes of one store publish about themselves.
 
+use crate::bounds;
 use crate::ids::{Group, NodeId, PluginId, TaskName};
 use crate::limits::{Limits, OnConflict};
 use crate::time::Timestamp;
@@ -74,10 +75,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// Returns true if another one of the nodes has taken this node's place: it has the name, and started after this node registered last.
-    /// A host that was killed stays listed for a while.
+    /// Returns true if another one of the nodes has taken this node's place: it has the name, started after this node registered last, and
+    /// has registered for some time while this node has not. A host that was killed stays listed for a while.
     pub fn is_replaced(&self, nodes: &[Node]) -> bool {
-        nodes.iter().any(|other| other.id != self.id && other.name == self.name && other.started > self.seen)
+        let replaces = |other: &Node| other.started > self.seen && other.seen >= self.seen + bounds::NODE_SILENT;
+        nodes.iter().any(|other| other.id != self.id && other.name == self.name && replaces(other))
     }
 }
 
@@ -179,9 +181,20 @@ mod tests {
             plugins: vec![],
             pending: vec![],
         };
-        let nodes = [node(1, "a", 10, 50), node(2, "a", 60, 90), node(3, "b", 60, 90), node(4, "b", 70, 90)];
+        let nodes = [
+            node(1, "a", 10, 50),
+            node(2, "a", 60, 15_000),
+            node(3, "b", 60, 90),
+            node(4, "b", 70, 90),
+            node(5, "c", 10, 3_000),
+            node(6, "c", 3_500, 5_000),
+        ];
         let replaced: Vec<bool> = nodes.iter().map(|node| node.is_replaced(&nodes)).collect();
-        assert_eq!(replaced, [true, false, false, false], "two that run side by side are told apart by their IDs");
+        let expected = [true, false, false, false, false, false];
+        assert_eq!(
+            replaced, expected,
+            "two that run side by side are told apart by their IDs, also when one has just started"
+        );
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl FailedJobs {
 }
 
 impl FailedJobReader {
-    /// Reads jobs until the host stops; of those that are left then, only the job and the task are told.
+    /// Reads jobs until the host stops. Of failed jobs that are left then, only the job and the task are told; of jobs whose leases have
+    /// expired, nothing is.
     pub(crate) async fn run(mut self, stopping: CancellationToken) {
         loop {
             let ended = tokio::select! {

@@ -79,8 +79,10 @@ pub enum OperationError {
     Invalid(String),
     /// As many operations are open as may be.
     #[error(
-        "{} bulk operations have not ended, which is the limit; wait until one has ended, or cancel one",
-        bounds::OPERATIONS_OPEN_MAX
+        "as many bulk operations are open as may be: {}, and {} among them whose filters ask for `ready`, `blocked` or `held`; wait \
+         until one has ended, or cancel one",
+        bounds::OPERATIONS_OPEN_MAX,
+        bounds::OPERATIONS_OPEN_WITH_HOLDS_MAX
     )]
     TooMany,
     /// The store failed. After [`StoreError::Unknown`] the operation may have been started.

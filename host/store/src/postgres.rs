@@ -168,7 +168,8 @@ impl PostgresStore {
         let mut tasks = vec![
             tokio::spawn({
                 let (vacuum, sessions) = (Arc::clone(&vacuum), Sessions::new(&address, 1)?);
-                async move { vacuum.run(&sessions).await }
+                let address = address.redacted.clone();
+                async move { vacuum.run(&sessions, &address).await }
             }),
             tokio::spawn(nudge::send_nudges(nudger.clone(), sessions.clone(), address.listen)),
             tokio::spawn(id_source::keep_renewed(source.clone(), sessions.clone(), time.clone())),

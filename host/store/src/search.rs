@@ -17,8 +17,6 @@ pub(crate) struct Search {
     pub(crate) view: WaitView,
     started: Instant,
     page: FindPage,
-    /// Number of jobs before the last one that fits on the page which have moved on.
-    moved_on_before_last: u64,
 }
 
 /// A job that may meet the query.
@@ -33,13 +31,7 @@ pub(crate) struct Offered {
 
 impl Search {
     pub(crate) fn new(request: &FindRequest, view: WaitView) -> Search {
-        Search {
-            request: request.clone(),
-            view,
-            started: Instant::now(),
-            page: FindPage::default(),
-            moved_on_before_last: 0,
-        }
+        Search { request: request.clone(), view, started: Instant::now(), page: FindPage::default() }
     }
 
     /// Returns the place from which the search goes on.
@@ -71,9 +63,7 @@ impl Search {
         };
         match met {
             AtStart::Met => {
-                if self.page.jobs.len() < self.max() {
-                    self.moved_on_before_last = self.page.moved_on;
-                }
+                self.page.moved_on_before.push(self.page.moved_on);
                 let report = job.report.map(first_line);
                 self.page.jobs.push(Job { payload: SharedBytes::default(), result: None, report, ..job });
             }
@@ -95,8 +85,9 @@ impl Search {
     pub(crate) fn paused(mut self) -> FindPage {
         if self.page.jobs.len() > self.max() {
             self.page.jobs.truncate(self.max());
+            self.page.moved_on_before.truncate(self.max());
             // The next page counts those behind the last job.
-            self.page.moved_on = self.moved_on_before_last;
+            self.page.moved_on = self.page.moved_on_before.last().copied().unwrap_or_default();
             if let Some(last) = self.page.jobs.last() {
                 self.page.next = Some(JobCursor::behind(last, self.request.order));
                 self.page.until = Some(listed_at(last, self.request.order));

@@ -1,6 +1,7 @@
 //! How what decided why jobs waited when a bulk operation began is written as columns, and read back.
 
-use wharf_core::find::WaitFact;
+use wharf_core::find::{AsOf, WaitFact, WaitView};
+use wharf_core::ids::JobId;
 use wharf_core::key::Lane;
 use wharf_core::limits::{Limits, Override};
 
@@ -9,10 +10,11 @@ use crate::columns::{DamagedData, key, key_text, parse};
 /// The columns of the table `operation_waits`, in the order of [`WaitColumns`].
 pub(crate) const WAIT_COLUMNS: &str = "kind, name, key, per_key, jobs";
 
-/// The columns `kind`: a hold, a limit, the running jobs of a lane.
+/// The columns `kind`: a hold, a limit, the running jobs of a lane, and the row that each operation has which keeps any.
 pub(crate) const HELD: i16 = 0;
 const LIMITED: i16 = 1;
 const RUNNING: i16 = 2;
+pub(crate) const WHOLE: i16 = 3;
 
 /// The columns of a [`WaitFact`].
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub(crate) struct WaitColumns {
 impl From<&WaitFact> for WaitColumns {
     fn from(fact: &WaitFact) -> WaitColumns {
         let (kind, name, key, per_key, jobs) = match fact {
+            WaitFact::Whole => (WHOLE, String::new(), None, None, None),
             WaitFact::Held(scope) => (HELD, scope.to_string(), None, None, None),
             WaitFact::Limited(Override { group, key, limits }) => {
                 (LIMITED, group.to_string(), key.as_ref(), limits.per_key, limits.total)
@@ -50,6 +53,7 @@ impl WaitColumns {
         let WaitColumns { kind, name, key: key_text, per_key, jobs } = self;
         let number = |number: Option<i64>| number.map(|number| number as u32);
         Ok(match kind {
+            WHOLE => WaitFact::Whole,
             HELD => WaitFact::Held(parse("scope of a hold", &name)?),
             LIMITED => WaitFact::Limited(Override {
                 group: parse("limit group", &name)?,
@@ -65,6 +69,30 @@ impl WaitColumns {
     }
 }
 
+/// Describes an open operation of which nothing tells why jobs waited when it began.
+pub(crate) fn lost_waits(operation: JobId) -> DamagedData {
+    DamagedData::inconsistent(format_args!(
+        "the rows of operation_waits are missing of the open bulk operation {operation}, so nobody knows its jobs; cancel it, and start another one"
+    ))
+}
+
+/// Collects the facts of an operation into a view; `None` if none were kept, or not all of them.
+///
+/// # Errors
+/// If a fact could not be read.
+pub(crate) fn view_of<E>(
+    as_of: AsOf,
+    facts: impl IntoIterator<Item = Result<WaitFact, E>>,
+) -> Result<Option<WaitView>, E> {
+    let (mut view, mut is_whole) = (WaitView { now: as_of.at, ..WaitView::default() }, false);
+    for fact in facts {
+        let fact = fact?;
+        is_whole |= fact == WaitFact::Whole;
+        view.add(fact);
+    }
+    Ok(is_whole.then_some(view))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +103,7 @@ mod tests {
         let key = || Some("a".parse().unwrap());
         let limits = Limits { per_key: Some(0), total: None };
         for fact in [
+            WaitFact::Whole,
             WaitFact::Held("group:g key:a".parse().unwrap()),
             WaitFact::Limited(Override { group: group(), key: None, limits }),
             WaitFact::Limited(Override {

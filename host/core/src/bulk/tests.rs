@@ -32,6 +32,7 @@ fn step(operation: &BulkOperation, targets: &[u64], state: OperationState) -> Op
         state: StateName::Failed,
         attempt: 1,
         finished_at: None,
+        retried_at: None,
         delay: Duration::ZERO,
     };
     let cursor = targets.iter().min().map(|lowest| id(*lowest));
@@ -145,7 +146,7 @@ fn the_jobs_of_a_trial_are_not_spread() {
 fn a_step_that_is_cut_leaves_the_rest_to_a_later_one() {
     let operation = new(None).started_at(NOW);
     let mut step = step(&operation, &[9, 8, 7], OperationState::Done);
-    step.cut(2, operation.state);
+    step.cut(2, 0, operation.state);
     assert_eq!((step.targets.len(), step.cursor, step.state), (2, Some(id(8)), OperationState::Running));
     let after = operation.after(&step, &[id(9), id(8)], NOW).unwrap();
     assert_eq!((after.cursor, after.changed, after.ended_at), (Some(id(8)), 2, None));
@@ -217,9 +218,9 @@ fn jobs_that_moved_on_are_counted_as_skipped() {
     let step = operation.step_on(&[of(8), of(7)], 2, None);
     let after = operation.after(&step, &[id(8)], NOW).unwrap();
     assert_eq!((after.changed, after.skipped), (1, 3));
-    let mut cut = operation.step_on(&[of(8), of(6)], 1, None);
-    cut.cut(1, operation.state);
-    assert_eq!((cut.left_out, cut.cursor), (0, Some(id(8))));
+    let mut cut = operation.step_on(&[of(8), of(6)], 3, None);
+    cut.cut(1, 1, operation.state);
+    assert_eq!((cut.left_out, cut.cursor), (1, Some(id(8))), "one had moved on before the one that stays");
 }
 
 #[test]

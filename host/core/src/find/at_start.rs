@@ -20,7 +20,7 @@ pub struct AsOf {
 pub enum AtStart {
     /// The job met the query then, and is as it was.
     Met,
-    /// The job existed then, and has started, ended or come back to wait since. If it met the query cannot be told.
+    /// The job existed then, and has started, ended or come back to wait since. It may have met the query.
     MovedOn,
     /// The job did not meet the query then, or does not now.
     NotMet,
@@ -37,14 +37,23 @@ impl JobQuery {
             return AtStart::NotMet;
         }
         let is_since = |moment: Option<Timestamp>| moment.is_some_and(|moment| moment > at);
-        if is_since(job.finished_at) || is_since(job.retried_at) {
+        // A job that certainly was in none of the query's states has not moved on from them.
+        let may_have_been = |states: &[StateName]| {
+            let may_be = states.iter().any(|state| self.may_be(*state));
+            if may_be { AtStart::MovedOn } else { AtStart::NotMet }
+        };
+        if is_since(job.retried_at) {
             return AtStart::MovedOn;
+        }
+        if is_since(job.finished_at) {
+            return may_have_been(&[StateName::Waiting, StateName::Running]);
         }
         if job.status.state.name().is_final() || self.is_about_all_unfinished() {
             return AtStart::Met;
         }
         if is_since(job.requeued_at) {
-            return AtStart::MovedOn;
+            let ran = !is_since(job.started_at);
+            return if ran { may_have_been(&[StateName::Running]) } else { AtStart::MovedOn };
         }
         let has = |state| self.states.contains(&state);
         let whole = |state| self.states.is_empty() || has(StateFilter::State(state));
@@ -161,16 +170,19 @@ mod tests {
             ("key:a", waiting(START), NotMet),
             ("state:retrying", retrying(BEFORE), Met),
             ("state:retrying", retrying(START), Met),
-            ("state:retrying", retrying(AFTER), MovedOn),
+            ("state:retrying", retrying(AFTER), NotMet),
             ("state:delayed", retrying(BEFORE), NotMet),
-            ("state:waiting", retrying(AFTER), MovedOn),
+            ("state:waiting", retrying(AFTER), NotMet),
+            ("state:running,retrying", retrying(AFTER), MovedOn),
+            ("state:retrying", Job { started_at: Some(AFTER), ..retrying(LATER) }, MovedOn),
             ("state:waiting", running(AFTER), NotMet),
             ("state:running", running(START), Met),
             ("state:running", running(AFTER), NotMet),
             ("state:running,held", running(AFTER), MovedOn),
             ("state:running", Job { requeued_at: Some(AFTER), ..running(LATER) }, MovedOn),
             ("state:failed", ended(State::Failed, START), Met),
-            ("state:failed", ended(State::Failed, AFTER), MovedOn),
+            ("state:failed", ended(State::Failed, AFTER), NotMet),
+            ("state:failed,running", ended(State::Failed, AFTER), MovedOn),
             ("state:succeeded", ended(State::Failed, START), NotMet),
             ("state:failed", retried(ended(State::Failed, LATER), AFTER), MovedOn),
             ("state:waiting", retried(waiting(AFTER), AFTER), MovedOn),

@@ -9,6 +9,8 @@ use crate::time::Timestamp;
 /// A part of a [`WaitView`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WaitFact {
+    /// All parts were kept: there may be none, and damage must not look like that.
+    Whole,
     /// The jobs of this scope were held.
     Held(HoldScope),
     /// These limits were in force, whether declared or set by an operator.
@@ -42,6 +44,7 @@ impl WaitView {
     /// Adds a part. A hold that was in force is in force in this view.
     pub fn add(&mut self, fact: WaitFact) {
         match fact {
+            WaitFact::Whole => {}
             WaitFact::Held(scope) => {
                 let (reason, since) = (HoldReason::default(), Timestamp::ZERO);
                 self.holds.set(Hold { scope, until: None, reason, by: None, since });

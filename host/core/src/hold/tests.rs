@@ -154,7 +154,12 @@ fn a_plugin_lengthens_what_an_operator_said_and_does_not_replace_it() {
     assert_eq!((longer.by.as_deref(), longer.reason.as_str(), longer.since), (Some("ann"), marked, NOW));
     assert_eq!(longer.until, Some(NOW + 60 * SECOND));
     let again = of_key(plugin.clone(), 90 * SECOND, "429").set_over(Some(&longer), NOW).unwrap();
-    assert_eq!(again.reason.as_str(), marked, "one mark for each plugin");
+    assert_eq!(again.reason.as_str(), marked);
+    let other = Author::plugin(&"ship".parse().unwrap());
+    let by_other = of_key(other, 120 * SECOND, "503").set_over(Some(&again), NOW).unwrap();
+    assert_eq!(by_other.reason.as_str(), "fraud (lengthened by plugin:ship)", "one mark: of who did it last");
+    let back = of_key(plugin.clone(), 180 * SECOND, "429").set_over(Some(&by_other), NOW).unwrap();
+    assert_eq!(back.reason.as_str(), marked);
     let wordless = of_key(Author::token("ann"), SECOND, "").set_at(NOW);
     let longer_than_nothing = of_key(plugin.clone(), 60 * SECOND, "429").set_over(Some(&wordless), NOW).unwrap();
     assert_eq!(longer_than_nothing.reason.as_str(), "(lengthened by plugin:pay)");

@@ -93,10 +93,10 @@ impl OperationDriver {
             }
         }
         let now = self.store.now();
-        let (mut step, mut jobs) = match operation.next(&tried, bounds::OPERATION_JOBS_MAX, now) {
+        let (mut step, mut jobs, moved_on) = match operation.next(&tried, bounds::OPERATION_JOBS_MAX, now) {
             NextStep::Nothing | NextStep::Await => return Ok(false),
-            NextStep::GoOn => (operation.step_to(OperationState::Running, None), Vec::new()),
-            NextStep::Halt(reason) => (operation.step_to(OperationState::Halted, Some(reason)), Vec::new()),
+            NextStep::GoOn => (operation.step_to(OperationState::Running, None), Vec::new(), Vec::new()),
+            NextStep::Halt(reason) => (operation.step_to(OperationState::Halted, Some(reason)), Vec::new(), Vec::new()),
             NextStep::Change { max } => match operation.query() {
                 Ok(query) => self.chunk(operation, query, max).await?,
                 // A newer host started it, and takes its steps. If none does, the operation says why it stands still.
@@ -110,7 +110,7 @@ impl OperationDriver {
             },
         };
         let _places = match operation.act {
-            BulkAct::Retry => match self.reserve(operation, &mut step, &mut jobs).await {
+            BulkAct::Retry => match self.reserve(operation, (&mut step, &mut jobs), &moved_on).await {
                 Ok(places) => Some(places),
                 Err(full) if full.max == 0 => {
                     let reason = Some(full.to_string());
@@ -160,7 +160,7 @@ impl OperationDriver {
     }
 
     /// Reserves places for the jobs that a step has wait again. Where there are fewer, it cuts the step to these: more jobs than
-    /// may ever wait at once are retried, too.
+    /// may ever wait at once are retried, too. `moved_on` says of each job how many before it have moved on.
     ///
     /// # Errors
     ///
@@ -168,8 +168,8 @@ impl OperationDriver {
     async fn reserve(
         &self,
         operation: &BulkOperation,
-        step: &mut OperationStep,
-        jobs: &mut Vec<Job>,
+        (step, jobs): (&mut OperationStep, &mut Vec<Job>),
+        moved_on: &[u64],
     ) -> Result<Reservation, QueueFull> {
         loop {
             let mut places: BTreeMap<PluginId, u64> = BTreeMap::new();
@@ -189,26 +189,26 @@ impl OperationDriver {
                 0 => return Err(full),
                 kept => {
                     jobs.truncate(kept);
-                    step.cut(kept, operation.state);
+                    step.cut(kept, moved_on[kept - 1], operation.state);
                 }
             }
         }
     }
 
-    /// Finds the jobs of the next step.
+    /// Finds the jobs of the next step, and how many before each of them have moved on.
     async fn chunk(
         &self,
         operation: &BulkOperation,
         query: JobQuery,
         max: u32,
-    ) -> Result<(OperationStep, Vec<Job>), StoreError> {
+    ) -> Result<(OperationStep, Vec<Job>, Vec<u64>), StoreError> {
         let after = operation.cursor.map(|id| JobCursor { id, finished_at: None });
         let room = room_for_step(&self.budget, &query).await?;
         let as_of = Some(operation.as_of());
         let find = FindRequest { as_of, after, room, ..FindRequest::new(Arc::new(query), Arc::default(), max) };
         let page = self.store.call_of_one("finding the jobs of a bulk operation", self.store.find(find)).await?;
         let step = operation.step_on(&page.jobs, page.moved_on, page.next.map(|next| next.id));
-        Ok((step, page.jobs))
+        Ok((step, page.jobs, page.moved_on_before))
     }
 
     fn notify(&self, notice: &Notice) {

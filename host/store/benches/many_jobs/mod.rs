@@ -117,7 +117,7 @@ fn fill_sqlite(file: &Path, jobs: u64) {
          WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < $jobs)
          INSERT INTO jobs ({COLUMNS}) SELECT {values} FROM n;
          INSERT INTO ready SELECT task, 0, due_at, id FROM jobs WHERE state = 1;
-         INSERT INTO reports SELECT id, 'trapped', 'unreachable was reached in make', {FINGERPRINT} FROM jobs WHERE state = 4;
+         INSERT INTO reports (job, outcome, text, fingerprint) SELECT id, 'trapped', 'unreachable was reached in make', {FINGERPRINT} FROM jobs WHERE state = 4;
          INSERT INTO attempts ({ATTEMPT_COLUMNS}) SELECT {ATTEMPT_VALUES} FROM jobs WHERE state = 4;
          {groups}
          COMMIT;",

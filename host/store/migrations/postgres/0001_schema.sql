@@ -306,7 +306,7 @@ CREATE INDEX operations_token ON $schema.operations (token) WHERE token IS NOT N
 -- What decided why jobs waited when an operation began, as long as the operation is open. Only of those whose filters ask for that.
 CREATE TABLE $schema.operation_waits (
     operation bigint NOT NULL,
-    kind smallint NOT NULL,             -- 0 a hold, 1 a limit, 2 the running jobs of a lane
+    kind smallint NOT NULL,             -- 0 a hold, 1 a limit, 2 the running jobs of a lane, 3 that all were kept
     name text COLLATE "C" NOT NULL,     -- the scope of the hold, or a limit group
     key text COLLATE "C" NOT NULL,      -- empty if there is none
     per_key bigint,

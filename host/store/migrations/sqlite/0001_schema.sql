@@ -250,7 +250,7 @@ CREATE INDEX operations_token ON operations (token) WHERE token IS NOT NULL;
 -- What decided why jobs waited when an operation began, as long as the operation is open. Only of those whose filters ask for that.
 CREATE TABLE operation_waits (
     operation INTEGER NOT NULL,
-    kind INTEGER NOT NULL,              -- 0 a hold, 1 a limit, 2 the running jobs of a lane
+    kind INTEGER NOT NULL,              -- 0 a hold, 1 a limit, 2 the running jobs of a lane, 3 that all were kept
     name TEXT NOT NULL,                 -- the scope of the hold, or a limit group
     key TEXT NOT NULL,                  -- empty if there is none
     per_key INTEGER,

@@ -13,8 +13,13 @@ impl MemoryQueue {
     pub(super) fn find(&self, request: &FindRequest, now: Timestamp) -> FindPage {
         let order = request.order;
         let view = match request.as_of {
-            Some(as_of) => self.waits_at_start.get(&as_of.operation).cloned().unwrap_or_default(),
             None => self.wait_view(&request.declared, now),
+            Some(_) if !request.query.needs_wait_view() => WaitView::default(),
+            Some(as_of) => match self.waits_at_start.get(&as_of.operation) {
+                Some(view) => view.clone(),
+                // The operation has ended.
+                None => return FindPage::default(),
+            },
         };
         let mut search = Search::new(request, view);
         let behind = |job: &&Job| request.after.is_none_or(|after| after.is_before(job, order));

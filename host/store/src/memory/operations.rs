@@ -2,7 +2,6 @@
 
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
-use wharf_core::bounds;
 use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::ids::JobId;
 use wharf_core::job::UniqueToken;
@@ -23,7 +22,7 @@ impl MemoryQueue {
             return Some(known.clone());
         }
         let (open, operation) = (self.open_operations(), new.started_at(now));
-        if open.len() >= bounds::OPERATIONS_OPEN_MAX as usize {
+        if !new.has_room(&open) {
             return None;
         }
         self.operations.insert(operation.id, operation.clone());
@@ -44,7 +43,7 @@ impl MemoryQueue {
         let mut changed = Vec::new();
         for target in &step.targets {
             let Some(JobRecord { job, .. }) = self.jobs.get(&target.id) else { continue };
-            if !target.is_still(job.status.state.name(), job.status.attempt, job.finished_at) {
+            if !target.is_still((job.status.state.name(), job.status.attempt), job.finished_at, job.retried_at) {
                 continue;
             }
             let is_changed = match operation.event(target) {

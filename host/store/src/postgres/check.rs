@@ -22,7 +22,7 @@ const CONTENTS: [(&str, &str); 11] = [
 ];
 
 /// Rules between rows, each with the query for the jobs that break it.
-const RULES_OF_JOBS: [(&str, &str); 9] = [
+const RULES_OF_JOBS: [(&str, &str); 8] = [
     (
         "each job that is listed as ready is ready, and each ready job is listed once",
         "SELECT coalesce(listed.id, jobs.id) FROM (SELECT id FROM $schema.jobs WHERE state = 1) AS jobs
@@ -63,11 +63,6 @@ const RULES_OF_JOBS: [(&str, &str); 9] = [
          WHERE lines.id IS NULL",
     ),
     (
-        "what a bulk operation began with is kept as long as it is open",
-        "SELECT DISTINCT operation FROM $schema.operation_waits LEFT JOIN $schema.operations
-         ON operations.id = operation AND ended_at IS NULL WHERE operations.id IS NULL",
-    ),
-    (
         "each task and limit group of a job has a name",
         "SELECT jobs.id FROM $schema.jobs LEFT JOIN $schema.names AS t ON t.id = jobs.task
          LEFT JOIN $schema.names AS g ON g.id = jobs.limit_group WHERE t.id IS NULL OR g.id IS NULL",
@@ -75,7 +70,12 @@ const RULES_OF_JOBS: [(&str, &str); 9] = [
 ];
 
 /// Rules between rows, each with the query for the names of what breaks it.
-const RULES_OF_NAMES: [(&str, &str); 2] = [
+const RULES_OF_NAMES: [(&str, &str); 3] = [
+    (
+        "what a bulk operation began with is kept only while it is open",
+        "SELECT DISTINCT operation::text FROM $schema.operation_waits LEFT JOIN $schema.operations
+         ON operations.id = operation AND ended_at IS NULL WHERE operations.id IS NULL",
+    ),
     (
         "the waiting jobs of each task are counted",
         "SELECT text FROM (SELECT task, count(*) AS number FROM $schema.jobs WHERE state < 2 GROUP BY task) AS of

@@ -50,7 +50,10 @@ async fn search(session: &Session, request: &FindRequest, now: Timestamp) -> Res
     let view = match request.as_of {
         _ if !needs_view => WaitView::default(),
         None => wait_view(session, &request.declared, now).await?,
-        Some(as_of) => wait_rows::view(session, as_of).await?,
+        Some(as_of) => match wait_rows::view(session, as_of).await? {
+            Some(view) => view,
+            None => return Ok(FindPage::default()),
+        },
     };
     let Some(filter) = RowFilter::new(session, &request.query, now).await? else { return Ok(FindPage::default()) };
     let source = resolved(session, Source::of(request)).await?;

@@ -23,6 +23,7 @@ use super::session::{SessionError, computed, value};
 use super::{PostgresStore, unexpected_reply};
 use crate::columns::{timestamp, timestamp_us};
 use crate::store::{Claim, HoldPage, HoldStore, Queue, StoreError};
+use crate::wait_columns::{HELD, WHOLE};
 
 /// The holds that concern a claim, without those of keys.
 #[derive(Debug, Default)]
@@ -33,6 +34,19 @@ pub(super) struct ClaimHolds {
     pub(super) open_groups: Vec<i32>,
     /// When the next hold ends by itself.
     pub(super) next_end: Option<Timestamp>,
+}
+
+/// Returns the part of a statement that keeps holds, which the statement is about to change, with the open operations at whose beginning
+/// they were in force. `which` is a condition on their scopes.
+fn keep(which: &str) -> String {
+    format!(
+        "kept AS (
+             INSERT INTO $schema.operation_waits (operation, kind, name, key)
+             SELECT operations.id, {HELD}, scope, '' FROM $schema.operations CROSS JOIN $schema.holds
+             WHERE ended_at IS NULL AND {which} AND held_at <= created_at AND (until_at IS NULL OR until_at > created_at)
+             AND EXISTS (SELECT FROM $schema.operation_waits WHERE operation = operations.id AND kind = {WHOLE})
+             ON CONFLICT DO NOTHING)"
+    )
 }
 
 impl PostgresLedger<'_> {
@@ -48,10 +62,13 @@ impl PostgresLedger<'_> {
         let Some(hold) = new.set_over(earlier.as_ref(), self.now) else { return Ok(earlier) };
         let (scope, held) = (hold.scope.to_string(), self.count_of_holds().await?);
         let room = i64::from(new.others_max()) - held;
-        let text = "INSERT INTO $schema.holds (scope, until_at, reason, held_by, held_at) SELECT $1, $2, $3, $4, $5
-                    WHERE $6 > 0 OR EXISTS (SELECT FROM $schema.holds WHERE scope = $1)
-                    ON CONFLICT (scope) DO UPDATE SET until_at = excluded.until_at, reason = excluded.reason,
-                        held_by = excluded.held_by, held_at = excluded.held_at RETURNING xmax = 0";
+        let text = format!(
+            "WITH {} INSERT INTO $schema.holds (scope, until_at, reason, held_by, held_at) SELECT $1, $2, $3, $4, $5
+             WHERE $6 > 0 OR EXISTS (SELECT FROM $schema.holds WHERE scope = $1)
+             ON CONFLICT (scope) DO UPDATE SET until_at = excluded.until_at, reason = excluded.reason,
+                 held_by = excluded.held_by, held_at = excluded.held_at RETURNING xmax = 0",
+            keep("scope = $1")
+        );
         let (until, since, reason) = (hold.until.map(timestamp_us), timestamp_us(hold.since), hold.reason.as_str());
         let args = [
             (&scope as _, Type::TEXT),
@@ -63,7 +80,7 @@ impl PostgresLedger<'_> {
         ];
         let lanes = self.lanes_of(&hold.scope).await?;
         // In one way there and back; if there are too many holds, the second statement changes nothing.
-        let (set, ()) = try_join!(self.session.query(text, &args), self.update_lanes(lanes))?;
+        let (set, ()) = try_join!(self.session.query(&text, &args), self.update_lanes(lanes))?;
         let Some(row) = set.first() else { return Ok(None) };
         // A row that was in the table has another transaction behind it.
         let is_new: bool = computed(row, 0)?;
@@ -90,7 +107,8 @@ impl PostgresLedger<'_> {
 
     /// Removes a hold. Returns it if it was in force.
     pub(super) async fn release_hold(&mut self, scope: &HoldScope, by: &Author) -> Result<Option<Hold>, SessionError> {
-        let delete = format!("DELETE FROM $schema.holds WHERE scope = $1 RETURNING {COLUMNS}");
+        let kept = keep("scope = $1");
+        let delete = format!("WITH {kept} DELETE FROM $schema.holds WHERE scope = $1 RETURNING {COLUMNS}");
         let lanes = self.lanes_of(scope).await?;
         let (name, session) = (scope.to_string(), self.session);
         let args = [(&name as _, Type::TEXT)];
@@ -108,9 +126,11 @@ impl PostgresLedger<'_> {
     /// Deletes at most `max` holds that have ended, and returns how many. It also opens every lane that no hold is on: the limit
     /// group of a lane may have been added while its hold was released.
     pub(super) async fn delete_ended_holds(&mut self, max: u32) -> Result<u32, SessionError> {
-        let delete = "DELETE FROM $schema.holds WHERE scope = ANY(ARRAY(
-                          SELECT scope FROM $schema.holds WHERE until_at <= $1 ORDER BY until_at LIMIT $2))
-                      RETURNING scope";
+        let delete = format!(
+            "WITH ended AS MATERIALIZED (SELECT scope AS ended FROM $schema.holds WHERE until_at <= $1 ORDER BY until_at LIMIT $2), {}
+             DELETE FROM $schema.holds WHERE scope = ANY(ARRAY(SELECT ended FROM ended)) RETURNING scope",
+            keep("scope = ANY(ARRAY(SELECT ended FROM ended))")
+        );
         let open = "UPDATE $schema.lines SET held_until_at = NULL
                     WHERE held_until_at IS NOT NULL AND limit_group + 0 = ANY($1) AND NOT EXISTS (
                         SELECT FROM $schema.names JOIN $schema.holds
@@ -123,7 +143,7 @@ impl PostgresLedger<'_> {
             [(&now as _, Type::INT8), (&max as _, Type::INT8)],
             [(&self.locked as _, Type::INT4_ARRAY), (&now as _, Type::INT8)],
         );
-        let (deleted, _) = try_join!(self.session.query(delete, &delete_args), self.session.query(open, &open_args))?;
+        let (deleted, _) = try_join!(self.session.query(&delete, &delete_args), self.session.query(open, &open_args))?;
         self.hold_count = None;
         self.forget_lanes();
         Ok(deleted.len() as u32)

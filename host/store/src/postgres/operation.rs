@@ -90,9 +90,16 @@ impl WriteRequest {
         }
     }
 
+    /// Returns true if it keeps what decides at its moment why jobs wait. It has a transaction of its own: nothing else happens at that
+    /// moment.
+    pub(super) fn keeps_waits(&self) -> bool {
+        matches!(self, WriteRequest::StartOperation(new, _) if new.query.needs_wait_view())
+    }
+
     /// Returns true if it may concern the lanes of every limit group.
     pub(super) fn is_about_all_groups(&self) -> bool {
-        matches!(self, WriteRequest::DeleteEndedHolds(_))
+        self.keeps_waits()
+            || matches!(self, WriteRequest::DeleteEndedHolds(_))
             || self.hold_scope().is_some_and(|scope| group_of(scope).is_none())
     }
 

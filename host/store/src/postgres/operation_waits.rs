@@ -2,25 +2,26 @@
 
 use tokio_postgres::types::Type;
 use wharf_core::bulk::BulkOperation;
+use wharf_core::find::WaitFact;
 use wharf_core::limits::LimitTable;
 
 use super::find::wait_view;
 use super::ledger::PostgresLedger;
 use super::session::SessionError;
 use super::unnest::unnest;
-use crate::columns::{signed, timestamp_us};
-use crate::wait_columns::{HELD, WAIT_COLUMNS, WaitColumns};
+use crate::columns::signed;
+use crate::wait_columns::{WAIT_COLUMNS, WaitColumns};
 
 impl PostgresLedger<'_> {
-    /// Keeps what decides now why jobs wait with an operation that begins.
+    /// Keeps what decides now why jobs wait with an operation that begins, but the holds: these are kept when they change.
     pub(super) async fn write_operation_waits(
         &self,
         operation: &BulkOperation,
         declared: &LimitTable,
     ) -> Result<(), SessionError> {
-        let (id, now) = (signed(operation.id.number()), timestamp_us(self.now));
+        let id = signed(operation.id.number());
         let facts = wait_view(self.session, declared, self.now).await?.limits_and_running();
-        let columns: Vec<WaitColumns> = facts.iter().map(WaitColumns::from).collect();
+        let columns: Vec<WaitColumns> = [WaitFact::Whole].iter().chain(&facts).map(WaitColumns::from).collect();
         let kinds: Vec<i16> = columns.iter().map(|columns| columns.kind).collect();
         let names: Vec<&str> = columns.iter().map(|columns| columns.name.as_str()).collect();
         let keys: Vec<&str> = columns.iter().map(|columns| columns.key.as_str()).collect();
@@ -38,12 +39,7 @@ impl PostgresLedger<'_> {
             (&jobs as _, Type::INT8_ARRAY),
             (&id as _, Type::INT8),
         ];
-        self.session.query_if(!columns.is_empty(), &text, &args).await?;
-        let text = format!(
-            "INSERT INTO $schema.operation_waits (operation, kind, name, key)
-             SELECT $1::bigint, {HELD}, scope, '' FROM $schema.holds WHERE until_at IS NULL OR until_at > $2"
-        );
-        self.session.query(&text, &[(&id, Type::INT8), (&now, Type::INT8)]).await.map(drop)
+        self.session.query(&text, &args).await.map(drop)
     }
 
     /// Forgets what was kept with an operation, once it has ended.

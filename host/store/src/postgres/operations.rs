@@ -1,5 +1,6 @@
 //! Bulk operations, and the jobs that they delete.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use wharf_core::time::Timestamp;
 
 use super::ledger::PostgresLedger;
 use super::operation::{WriteRequest, WriteResult};
+use super::rows;
 use super::session::{Session, SessionError, computed, value};
 use super::{PostgresStore, unexpected_reply};
 use crate::columns::{signed, timestamp_us, unsigned};
@@ -187,7 +189,7 @@ impl PostgresLedger<'_> {
             return Ok(Some(known));
         }
         let (open, operation) = (open(self.session).await?, new.started_at(self.now));
-        if open.len() >= bounds::OPERATIONS_OPEN_MAX as usize {
+        if !new.has_room(&open) {
             return Ok(None);
         }
         self.write_operation(&operation).await?;
@@ -208,12 +210,13 @@ impl PostgresLedger<'_> {
         if operation.after(step, &[], self.now).is_none() {
             return Ok(None);
         }
+        let retried = self.retried(step).await?;
         let mut changed = Vec::new();
         for target in &step.targets {
-            let is_still = self
-                .jobs
-                .get(&target.id)
-                .is_some_and(|job| target.is_still(job.status.state.name(), job.status.attempt, job.finished_at));
+            let retried_at = retried.get(&target.id).copied();
+            let is_still = self.jobs.get(&target.id).is_some_and(|job| {
+                target.is_still((job.status.state.name(), job.status.attempt), job.finished_at, retried_at)
+            });
             let is_changed = match operation.event(target) {
                 _ if !is_still => false,
                 Some(event) => self.apply(target.id, &event).await?.is_ok(),
@@ -233,6 +236,17 @@ impl PostgresLedger<'_> {
             self.write_act(&act).await?;
         }
         Ok(Some(StepTaken { operation, changed }))
+    }
+
+    /// Reads when operators last retried the jobs of a step, of those that anybody has.
+    async fn retried(&self, step: &OperationStep) -> Result<HashMap<JobId, Timestamp>, SessionError> {
+        let ids: Vec<i64> = step.targets.iter().map(|target| signed(target.id.number())).collect();
+        let text = "SELECT id, retried_at FROM $schema.jobs WHERE id = ANY($1) AND retried_at IS NOT NULL";
+        let found = self.session.query_if(!ids.is_empty(), text, &[(&ids, Type::INT8_ARRAY)]).await?;
+        found
+            .iter()
+            .map(|row| Ok((rows::job_id(row, "jobs", 0)?, rows::timestamp(row, "jobs", "retried_at")?)))
+            .collect()
     }
 
     /// Deletes finished jobs, whose rows are locked, with their logs, attempts and failure samples. The lists of `finished` that name

@@ -36,7 +36,7 @@ impl Vacuum {
 
     /// Cleans the tables each time that many jobs were deleted, for as long as the store is open. `sessions` are its own: reads and writes must
     /// not wait for a connection while large tables are cleaned.
-    pub(super) async fn run(&self, sessions: &Sessions) {
+    pub(super) async fn run(&self, sessions: &Sessions, address: &str) {
         let mut is_told = false;
         loop {
             self.is_due.notified().await;
@@ -49,10 +49,13 @@ impl Vacuum {
             };
             match cleaned.await {
                 Ok(()) => is_told = false,
-                Err(error) if is_told => debug!("could not clean the tables of jobs: {error:?}"),
+                Err(error) if is_told => debug!("could not clean the tables of jobs in {address}: {error}"),
                 Err(error) => {
                     is_told = true;
-                    warn!("could not clean the tables of jobs, so they may grow until the server does: {error:?}");
+                    warn!(
+                        "could not clean the tables of jobs in {address}, so they may grow until the server does: {error}; the role of the \
+                         address must own the tables"
+                    );
                 }
             }
         }

@@ -126,10 +126,14 @@ async fn serve(context: WriterContext, mut state: WriterState, mut waiting: mpsc
         let mut bytes = 0;
         while let Some(next) = queue.front() {
             bytes += next.request.bytes();
-            if !group.is_empty() && (bytes > GROUP_BYTES_MAX || group.len() == GROUP_MAX) {
+            let is_alone = next.request.keeps_waits();
+            if !group.is_empty() && (is_alone || bytes > GROUP_BYTES_MAX || group.len() == GROUP_MAX) {
                 break;
             }
             group.extend(queue.pop_front());
+            if is_alone {
+                break;
+            }
         }
         // None of them has a response yet, so any order is right; a claim is last, and finds the changes of the others.
         group.sort_by_key(|pending: &PendingRequest| pending.request.is_claim());

@@ -4,13 +4,14 @@
 //! which cannot be copied into the file before the backup ends, and so grows by what is written in that time. SQLite's own online
 //! backup without a snapshot would begin again with each commit of a host, and so never end while one is busy.
 
-use std::fs::{self, File};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::OFlags;
 
 use super::check::contents;
 use super::file::{self, DatabaseFile, connect, open_store};
@@ -20,6 +21,8 @@ use crate::store::{BackupReport, MaintenanceError, StoreContents};
 
 /// Pages that one step copies (1 MiB).
 const STEP_PAGES: i32 = 256;
+/// The end of the name of a file that is not whole. No other program makes such a name.
+const SUFFIX: &str = ".wharf-unfinished";
 /// The permissions of a backup: jobs are for their user only.
 const MODE: u32 = 0o600;
 
@@ -39,7 +42,7 @@ pub(crate) fn backup_file(
         return Err(failed("write", &"it exists; name a new file"));
     }
     // The name of a backup appears when it is whole.
-    let (unfinished, partial) = Unfinished::begin(to)?;
+    let (unfinished, partial) = Unfinished::begin(to, store)?;
     let (real, read) = (real_path(store), |error: rusqlite::Error| unusable(store, file::reason(&error)));
     source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").map_err(read)?;
     let log_before = log_bytes(&real);
@@ -52,6 +55,7 @@ pub(crate) fn backup_file(
     let held = held.map_err(|error| failed("write", &error))?;
     target.close().map_err(|(_, error)| failed("write", &error))?;
     let bytes = unfinished.finish(to).map_err(|error| failed("write", &error))?;
+    sync_folder(to).map_err(|error| failed("write", &error))?;
     let log_growth = log_bytes(&real).saturating_sub(log_before);
     Ok(BackupReport { bytes, contents: held, log_growth, took: started.elapsed() })
 }
@@ -74,7 +78,7 @@ pub(crate) fn restore_file(store: &Path, from: &Path) -> Result<StoreContents, M
     }
     let made = (!is_there).then(|| Made(file.real().to_owned()));
     // A store that is not whole never has the name: whatever ends this, the next try finds an empty file or none.
-    let (unfinished, partial) = Unfinished::begin(file.real())?;
+    let (unfinished, partial) = Unfinished::begin(file.real(), from)?;
     let write = |error: rusqlite::Error| failed("restore", store, &error);
     let read = |error: rusqlite::Error| unusable(from, file::reason(&error));
     source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").map_err(read)?;
@@ -91,9 +95,14 @@ pub(crate) fn restore_file(store: &Path, from: &Path) -> Result<StoreContents, M
     target.pragma_update(None, "journal_mode", "WAL").map_err(write)?;
     target.close().map_err(|(_, error)| write(error))?;
     unfinished.finish(file.real()).map_err(|error| failed("restore", store, &error))?;
+    // The store has its name: whatever comes now, it stays.
     if let Some(made) = made {
         std::mem::forget(made);
     }
+    let unsure = |error| {
+        failed("restore", store, &format!("the store is restored, but the disk may not have its name yet: {error}"))
+    };
+    sync_folder(file.real()).map_err(|error: std::io::Error| unsure(error))?;
     Ok(held)
 }
 
@@ -114,41 +123,61 @@ fn copy(source: &Connection, target: &mut Connection, on_progress: &mut dyn FnMu
     }
 }
 
+/// Has the disk know the name of a file.
+fn sync_folder(name: &Path) -> std::io::Result<()> {
+    let folder = name.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
 /// A file on its way to its name, which is removed unless it is finished. One that a process left which was killed is written anew.
 struct Unfinished {
     path: PathBuf,
     /// Locked, so that two processes do not write to it at once.
     file: File,
+    is_finished: bool,
 }
 
 impl Unfinished {
-    /// Begins a file that is to have a name. Returns its path, too.
-    fn begin(name: &Path) -> Result<(Unfinished, PathBuf), MaintenanceError> {
-        let path = beside(name, ".partial");
+    /// Begins a file that is to have a name, for a copy of `source`. Returns its path, too.
+    fn begin(name: &Path, source: &Path) -> Result<(Unfinished, PathBuf), MaintenanceError> {
+        let path = beside(name, SUFFIX);
         let failed = |error: &dyn std::fmt::Display| failed("write", &path, error);
-        let opened = File::options().write(true).create(true).truncate(false).mode(MODE).open(&path);
-        let file = opened.map_err(|error| failed(&error))?;
-        if file.try_lock().is_err() {
-            return Err(failed(&"another process is writing it; wait for it, or name another file"));
+        let busy = "another process is writing it; wait for it, or name another file";
+        // A link would lead to a file that is somebody else's.
+        let flags = OFlags::NOFOLLOW.bits().cast_signed();
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false).mode(MODE).custom_flags(flags);
+        let file = options.open(&path).map_err(|error| failed(&error))?;
+        file.try_lock().map_err(|_| failed(&busy))?;
+        let locked = file.metadata().map_err(|error| failed(&error))?;
+        let is_locked = |found: Metadata| (found.dev(), found.ino()) == (locked.dev(), locked.ino());
+        if fs::metadata(source).is_ok_and(is_locked) {
+            return Err(failed(&format!("it is what is copied; move it to a name that does not end in `{SUFFIX}`")));
+        }
+        // Whoever had the lock until now may have given the file its name, or removed it.
+        if !fs::symlink_metadata(&path).is_ok_and(is_locked) {
+            return Err(failed(&busy));
         }
         file.set_len(0).map_err(|error| failed(&error))?;
-        Ok((Unfinished { path: path.clone(), file }, path))
+        Ok((Unfinished { path: path.clone(), file, is_finished: false }, path))
     }
 
     /// Gives the file its name, and returns its size in bytes.
-    fn finish(self, name: &Path) -> std::io::Result<u64> {
+    fn finish(mut self, name: &Path) -> std::io::Result<u64> {
         self.file.sync_all()?;
         let bytes = self.file.metadata()?.len();
         fs::rename(&self.path, name)?;
-        let folder = name.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()?;
+        self.is_finished = true;
         Ok(bytes)
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // After it was finished nothing has this name.
+        if self.is_finished {
+            // Another process may have begun a file of this name since.
+            return;
+        }
         for suffix in ["", "-journal", "-wal", "-shm"] {
             _ = fs::remove_file(beside(&self.path, suffix));
         }

@@ -59,7 +59,7 @@ const RULES: [(&str, &str); 9] = [
         "SELECT batch FROM deleted_of_batch WHERE batch NOT IN (SELECT batch FROM jobs WHERE batch IS NOT NULL)",
     ),
     (
-        "what a bulk operation began with is kept as long as it is open",
+        "what a bulk operation began with is kept only while it is open",
         "SELECT DISTINCT operation FROM operation_waits WHERE operation NOT IN (SELECT id FROM operations WHERE ended_at IS NULL)",
     ),
     (

@@ -37,7 +37,10 @@ pub(super) fn find(
     let view = match request.as_of {
         _ if !request.query.needs_wait_view() => WaitView::default(),
         None => wait_view(&snapshot, &ahead, &request.declared, now)?,
-        Some(as_of) => wait_rows::view(&snapshot, as_of)?,
+        Some(as_of) => match wait_rows::view(&snapshot, as_of)? {
+            Some(view) => view,
+            None => return Ok(FindPage::default()),
+        },
     };
     let Some(filter) = RowFilter::new(&snapshot, &request.query, now)? else { return Ok(FindPage::default()) };
     let source = resolved(&snapshot, Source::of(request), &ahead)?;

@@ -33,6 +33,7 @@ impl SqliteLedger<'_> {
             return Ok(None);
         }
         holds.set(hold.clone());
+        self.keep_hold(&hold.scope)?;
         let mut write = self.conn.prepare_cached(
             "INSERT OR REPLACE INTO holds (scope, until_at, reason, held_by, held_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
@@ -69,6 +70,7 @@ impl SqliteLedger<'_> {
 
     fn remove_hold(&mut self, scope: &HoldScope) -> rusqlite::Result<Option<Hold>> {
         let Some(hold) = self.holds()?.remove(scope) else { return Ok(None) };
+        self.keep_hold(scope)?;
         self.conn.prepare_cached("DELETE FROM holds WHERE scope = ?1")?.execute([scope.to_string()])?;
         self.open_held(scope);
         Ok(Some(hold))

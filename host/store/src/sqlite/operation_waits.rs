@@ -2,38 +2,46 @@
 
 use rusqlite::params;
 use wharf_core::bulk::BulkOperation;
-use wharf_core::find::WaitView;
+use wharf_core::find::{WaitFact, WaitView};
+use wharf_core::hold::HoldScope;
 use wharf_core::key::Lane;
 use wharf_core::limits::LimitTable;
 
 use super::ledger::SqliteLedger;
 use super::read::overrides;
-use crate::columns::{signed, timestamp_us};
-use crate::wait_columns::{HELD, WAIT_COLUMNS, WaitColumns};
+use crate::columns::signed;
+use crate::wait_columns::{HELD, WAIT_COLUMNS, WHOLE, WaitColumns};
 
 impl SqliteLedger<'_> {
-    /// Keeps what decides now why jobs wait with an operation that begins.
+    /// Keeps what decides now why jobs wait with an operation that begins, but the holds: these are kept when they change.
     pub(super) fn write_operation_waits(
         &mut self,
         operation: &BulkOperation,
         declared: &LimitTable,
     ) -> rusqlite::Result<()> {
-        let (id, now) = (signed(operation.id.number()), self.now());
+        let (id, now) = (signed(operation.id.number()), operation.created_at);
         let mut view = WaitView { limits: declared.with_overrides(overrides(self.conn)?), now, ..WaitView::default() };
         let running: Vec<Lane> = self.lanes.all_running().map(|(_, job)| self.lanes.lane(job.lane)).collect();
         running.iter().for_each(|lane| view.add_running(lane, 1));
         let mut write = self.conn.prepare_cached(&format!(
             "INSERT INTO operation_waits (operation, {WAIT_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
         ))?;
-        for fact in view.limits_and_running() {
+        for fact in [WaitFact::Whole].into_iter().chain(view.limits_and_running()) {
             let WaitColumns { kind, name, key, per_key, jobs } = WaitColumns::from(&fact);
             write.execute(params![id, kind, name, key, per_key, jobs])?;
         }
-        let mut copy = self.conn.prepare_cached(&format!(
-            "INSERT INTO operation_waits (operation, kind, name, key)
-             SELECT ?1, {HELD}, scope, '' FROM holds WHERE until_at IS NULL OR until_at > ?2"
+        Ok(())
+    }
+
+    /// Keeps the hold of a scope, which is about to change, with the open operations at whose beginning it was in force.
+    pub(super) fn keep_hold(&self, scope: &HoldScope) -> rusqlite::Result<()> {
+        let mut keep = self.conn.prepare_cached(&format!(
+            "INSERT OR IGNORE INTO operation_waits (operation, kind, name, key)
+             SELECT operations.id, {HELD}, scope, '' FROM holds CROSS JOIN operations INDEXED BY operations_open
+             WHERE scope = ?1 AND ended_at IS NULL AND held_at <= created_at AND (until_at IS NULL OR until_at > created_at)
+             AND EXISTS (SELECT 1 FROM operation_waits WHERE operation = operations.id AND kind = {WHOLE})"
         ))?;
-        copy.execute(params![id, timestamp_us(now)]).map(drop)
+        keep.execute([scope.to_string()]).map(drop)
     }
 
     /// Forgets what was kept with an operation, once it has ended.

@@ -6,7 +6,6 @@ use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::bulk::{BulkOperation, BulkTarget, NewOperation, OperationStep};
 use wharf_core::ids::JobId;
-use wharf_core::job::StateName;
 use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
@@ -129,7 +128,7 @@ impl SqliteLedger<'_> {
             return Ok(Some(known));
         }
         let (open, operation) = (open(self.conn)?, new.started_at(self.now()));
-        if open.len() >= bounds::OPERATIONS_OPEN_MAX as usize {
+        if !new.has_room(&open) {
             return Ok(None);
         }
         self.write_operation(&operation)?;
@@ -178,14 +177,22 @@ impl SqliteLedger<'_> {
 
     /// Returns the batch of a job, or that it has none, if the job is still as it was found; `None` if not.
     fn batch_if_still(&mut self, target: &BulkTarget) -> rusqlite::Result<Option<Option<i64>>> {
-        if let Some(running) = self.lanes.running(target.id) {
-            return Ok(target.is_still(StateName::Running, running.status.attempt, None).then_some(None));
-        }
-        let Some(stored) = self.stored_job(target.id)? else { return Ok(None) };
-        let mut read = self.conn.prepare_cached("SELECT finished_at, batch FROM jobs WHERE id = ?1")?;
-        let (finished_at, batch): (Option<i64>, _) =
-            read.query_row([signed(target.id.number())], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let is_still = target.is_still(stored.status.state.name(), stored.status.attempt, finished_at.map(timestamp));
+        let running = self.lanes.running(target.id).map(|running| running.status);
+        let status = match running {
+            Some(status) => status,
+            None => match self.stored_job(target.id)? {
+                Some(stored) => stored.status,
+                None => return Ok(None),
+            },
+        };
+        let mut read = self.conn.prepare_cached(
+            "SELECT finished_at, batch, retried_at FROM jobs LEFT JOIN reports ON job = jobs.id WHERE jobs.id = ?1",
+        )?;
+        let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let (finished_at, batch, retried_at): (Option<i64>, _, Option<i64>) =
+            read.query_row([signed(target.id.number())], columns)?;
+        let of = (status.state.name(), status.attempt);
+        let is_still = target.is_still(of, finished_at.map(timestamp), retried_at.map(timestamp));
         Ok(is_still.then_some(batch))
     }
 

@@ -4,8 +4,8 @@ use rusqlite::{Connection, Row, params};
 use wharf_core::find::{AsOf, WaitFact, WaitView};
 use wharf_core::hold::HoldScope;
 
-use crate::columns::signed;
-use crate::wait_columns::{HELD, WAIT_COLUMNS, WaitColumns};
+use crate::columns::{signed, timestamp_us};
+use crate::wait_columns::{HELD, WAIT_COLUMNS, WaitColumns, lost_waits, view_of};
 
 fn read(row: &Row<'_>) -> rusqlite::Result<WaitFact> {
     let columns =
@@ -13,26 +13,34 @@ fn read(row: &Row<'_>) -> rusqlite::Result<WaitFact> {
     Ok(columns.fact()?)
 }
 
-/// Returns what decided why jobs waited, without the holds: these are read for the lanes that are looked at.
-pub(super) fn view(conn: &Connection, as_of: AsOf) -> rusqlite::Result<WaitView> {
-    let mut view = WaitView { now: as_of.at, ..WaitView::default() };
+/// Returns what decided why jobs waited, without the holds: these are read for the lanes that are looked at. `None` if the operation has
+/// ended.
+pub(super) fn view(conn: &Connection, as_of: AsOf) -> rusqlite::Result<Option<WaitView>> {
+    let operation = signed(as_of.operation.number());
     let mut find = conn.prepare_cached(&format!(
         "SELECT {WAIT_COLUMNS} FROM operation_waits WHERE operation = ?1 AND kind > {HELD}"
     ))?;
-    for fact in find.query_map([signed(as_of.operation.number())], read)? {
-        view.add(fact?);
+    let view = view_of(as_of, find.query_map([operation], read)?)?;
+    if view.is_none() {
+        let mut find = conn.prepare_cached("SELECT 1 FROM operations WHERE id = ?1 AND ended_at IS NULL")?;
+        if find.exists([operation])? {
+            return Err(lost_waits(as_of.operation).into());
+        }
     }
     Ok(view)
 }
 
-/// Returns the holds of exactly these scopes that were in force.
+/// Returns the holds of exactly these scopes that were in force: those that have changed since, and those that have not.
 pub(super) fn holds(conn: &Connection, as_of: AsOf, scopes: &[HoldScope]) -> rusqlite::Result<Vec<WaitFact>> {
     let mut find = conn.prepare_cached(&format!(
-        "SELECT {WAIT_COLUMNS} FROM operation_waits WHERE operation = ?1 AND kind = {HELD} AND name = ?2"
+        "SELECT {WAIT_COLUMNS} FROM operation_waits WHERE operation = ?1 AND kind = {HELD} AND name = ?2
+         UNION ALL SELECT {HELD}, scope, '', NULL, NULL FROM holds
+             WHERE scope = ?2 AND held_at <= ?3 AND (until_at IS NULL OR until_at > ?3)"
     ))?;
+    let (operation, at) = (signed(as_of.operation.number()), timestamp_us(as_of.at));
     let mut held = Vec::new();
     for scope in scopes {
-        held.extend(find.query_map(params![signed(as_of.operation.number()), scope.to_string()], read)?);
+        held.extend(find.query_map(params![operation, scope.to_string(), at], read)?);
     }
     held.into_iter().collect()
 }

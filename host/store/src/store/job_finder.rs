@@ -78,6 +78,8 @@ pub struct FindPage {
     pub until: Option<Timestamp>,
     /// Number of jobs among those that have moved on since the moment of [`FindRequest::as_of`], and are not found.
     pub moved_on: u64,
+    /// The number of jobs before each found one that have moved on.
+    pub moved_on_before: Vec<u64>,
     /// The place from which the list goes on; `None` if it has ended.
     pub next: Option<JobCursor>,
 }

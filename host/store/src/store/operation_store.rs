@@ -16,8 +16,8 @@ use super::error::StoreError;
 pub trait OperationStore: Send + Sync {
     /// Begins an operation, and adds the act to the audit log. If its query asks why jobs wait, what decides that now is kept with it;
     /// `declared` are the limits that manifests and settings declare. An operation that came of a request with the same token is returned in its
-    /// place, with its own ID (see `NewOperation::has_become`). Returns `None`, and changes nothing, if `bounds::OPERATIONS_OPEN_MAX` have
-    /// not ended.
+    /// place, with its own ID (see `NewOperation::has_become`). Returns `None`, and changes nothing, if there is no room
+    /// beside those that have not ended (see `NewOperation::has_room`).
     async fn start_operation(
         &self,
         new: NewOperation,

@@ -51,7 +51,7 @@ fn a_backup_is_a_whole_store_and_a_restore_brings_it_back() {
         assert!(error.contains("it holds a store already"), "{error}");
         let error = backup(&back.display().to_string(), &copy, &mut |_, _| {}).unwrap_err().to_string();
         assert!(error.contains("it exists; name a new file"), "{error}");
-        assert!(!folder.path().join("copy.db.partial").exists() && copy.exists());
+        assert!(!folder.path().join("copy.db.wharf-unfinished").exists() && copy.exists());
     });
 }
 
@@ -90,6 +90,10 @@ fn a_check_finds_what_breaks_a_rule_of_a_file() {
             ),
             ("INSERT INTO payloads VALUES (7, x'00')", "each log, payload, result and report belongs to a job"),
             ("UPDATE jobs SET finished_at = NULL", "each finished job says when it finished"),
+            (
+                "INSERT INTO operation_waits (operation, kind, name, key) VALUES (7, 0, 'all', '')",
+                "what a bulk operation began with is kept only while it is open",
+            ),
         ];
         for (statement, rule) in breaks {
             let stage = Stage::new(Kind::Sqlite).await;
@@ -122,7 +126,7 @@ fn a_damaged_file_is_told_from_a_sound_one() {
         assert!(found.is_err() || found.is_ok_and(|report| !report.faults.is_empty()));
         let store = folder.path().join("store.db");
         assert!(restore(&store.display().to_string(), &copy).is_err(), "nor is it restored");
-        assert!(!store.exists() && !folder.path().join("store.db.partial").exists());
+        assert!(!store.exists() && !folder.path().join("store.db.wharf-unfinished").exists());
     });
 }
 
@@ -134,23 +138,36 @@ fn a_copy_that_was_killed_is_in_nobodys_way() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         // What a killed process leaves, and what one holds that goes on.
-        std::fs::write(path("copy.db.partial"), "half").unwrap();
+        std::fs::write(path("copy.db.wharf-unfinished"), "half").unwrap();
         let report = copied(&stage.file(), &path("copy.db"));
-        let other = std::fs::File::create(path("other.db.partial")).unwrap();
+        let other = std::fs::File::create(path("other.db.wharf-unfinished")).unwrap();
         other.lock().unwrap();
         let error = backup(&stage.file().display().to_string(), &path("other.db"), &mut |_, _| {}).unwrap_err();
-        assert!(error.to_string().contains("other.db.partial: another process is writing it"), "{error}");
+        assert!(error.to_string().contains("other.db.wharf-unfinished: another process is writing it"), "{error}");
         drop(other);
         copied(&stage.file(), &path("other.db"));
 
         // An empty store, and half a copy beside it: a restore that was killed.
         std::fs::write(path("back.db"), "").unwrap();
-        std::fs::write(path("back.db.partial"), "half").unwrap();
+        std::fs::write(path("back.db.wharf-unfinished"), "half").unwrap();
         assert_eq!(restore(&path("back.db").display().to_string(), &path("copy.db")).unwrap(), report.contents);
         assert_eq!(check_file(&path("back.db")).await.unwrap().faults, []);
+        // A backup whose name has that end is not written over while it is read.
+        let odd = path("odd.db.wharf-unfinished");
+        std::fs::copy(path("copy.db"), &odd).unwrap();
+        let error = restore(&path("odd.db").display().to_string(), &odd).unwrap_err().to_string();
+        assert!(error.contains("it is what is copied"), "{error}");
+        assert_eq!(check_file(&odd).await.unwrap().contents, report.contents);
+        std::fs::remove_file(odd).unwrap();
+        // A link is not followed to a file of somebody else.
+        std::fs::write(path("theirs"), "kept").unwrap();
+        std::os::unix::fs::symlink(path("theirs"), path("new.db.wharf-unfinished")).unwrap();
+        assert!(backup(&stage.file().display().to_string(), &path("new.db"), &mut |_, _| {}).is_err());
+        assert_eq!(std::fs::read_to_string(path("theirs")).unwrap(), "kept");
+        std::fs::remove_file(path("new.db.wharf-unfinished")).unwrap();
         let left =
             std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        assert!(left.into_iter().all(|name| !name.contains("partial")), "nothing is left behind");
+        assert!(left.into_iter().all(|name| !name.contains("unfinished")), "nothing is left behind");
     });
 }
 
@@ -193,6 +210,10 @@ fn a_check_finds_what_breaks_a_rule_of_a_database() {
             ),
             ("DELETE FROM jobs WHERE state = 4", "each log and each attempt belongs to a job"),
             ("DELETE FROM lines", "each ready job is of a line of its lane and its task"),
+            (
+                "INSERT INTO operation_waits (operation, kind, name, key) VALUES (7, 0, 'all', '')",
+                "what a bulk operation began with is kept only while it is open",
+            ),
             ("DELETE FROM names", "each task and limit group of a job has a name"),
             ("UPDATE waiting_jobs SET jobs = jobs + 1", "the waiting jobs of each task are counted"),
             ("INSERT INTO kv_usage VALUES ('words', 1, 2)", "the usage of each plugin is the sum of its values"),

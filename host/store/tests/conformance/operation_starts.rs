@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use wharf_core::audit::ActKind;
 use wharf_core::author::Author;
+use wharf_core::bounds;
 use wharf_core::bulk::{BulkAct, BulkOperation, NewOperation, OperationState};
 use wharf_core::find::JobQuery;
 use wharf_core::hold::{HoldLength, HoldReason, HoldScope, NewHold};
 use wharf_core::ids::JobId;
-use wharf_core::job::{Due, NewJob};
+use wharf_core::job::{Due, NewJob, StateName};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::Override;
 use wharf_store::{FindPage, FindRequest};
@@ -19,6 +20,10 @@ use crate::stage::{COUNT, Kind, LIST, MAKE, SECOND, Stage, at_most, block_on, fa
 const HOUR: Duration = Duration::from_secs(3600);
 
 async fn start(stage: &Stage, filter: &str) -> BulkOperation {
+    try_start(stage, filter).await.unwrap()
+}
+
+async fn try_start(stage: &Stage, filter: &str) -> Option<BulkOperation> {
     let new = NewOperation {
         id: stage.id(),
         act: BulkAct::Cancel,
@@ -30,7 +35,7 @@ async fn start(stage: &Stage, filter: &str) -> BulkOperation {
         attempts: 1,
         priority: 0,
     };
-    stage.store.start_operation(new, stage.declared.clone()).await.unwrap().unwrap()
+    stage.store.start_operation(new, stage.declared.clone()).await.unwrap()
 }
 
 /// Returns the jobs that an operation is about by now, a page of at most `max` at a time, and how many of those that it came upon have
@@ -139,10 +144,10 @@ fn a_job_that_comes_to_meet_the_filter_is_not_taken() {
         let released = Event::Released { attempt: 1, report, claimable_in: HOUR, usage: None, origin: None };
         stage.record(others[3], released).await.unwrap();
         let expected = [
-            (vec![others[0]], 3),
-            (vec![others[0], delayed], 3),
+            (vec![others[0]], 1),
+            (vec![others[0], delayed], 1),
             (vec![], 0),
-            (vec![others[0], delayed], 3),
+            (vec![others[0], delayed], 1),
             (vec![others[0]], 3),
         ];
         for (operation, expected) in started.iter().zip(&expected) {
@@ -233,5 +238,113 @@ fn another_host_knows_the_jobs_of_the_start() {
         let store = wharf_store::SqliteStore::open(folder.path().join("wharf.db"), clock.clone()).unwrap();
         let stage = Stage { store: Arc::new(store), clock, declared, tasks, folder };
         assert_eq!(jobs(&stage, &operation).await, [held]);
+    });
+}
+
+/// Holds are kept when they change: by each way in which one can.
+#[test]
+fn a_hold_that_changes_stays_in_force_at_the_start() {
+    on_every_store(|stage| async move {
+        let keys = ["set", "released", "ended", "replaced", "later", "over"];
+        let mut jobs_of = Vec::new();
+        for key in keys {
+            jobs_of.push(stage.add(COUNT, key).await);
+        }
+        hold(&stage, "key:over", Some(SECOND)).await;
+        stage.pass(2 * SECOND);
+        hold(&stage, "key:set", None).await;
+        hold(&stage, "key:released", None).await;
+        hold(&stage, "key:ended", Some(SECOND)).await;
+        hold(&stage, "key:replaced", Some(SECOND)).await;
+        let [one, two] = [start(&stage, "state:held").await, start(&stage, "state:held").await];
+        let ready = start(&stage, "state:ready").await;
+        stage.pass(Duration::from_micros(1));
+        // Twice, so that the second change does not take the place of what the first one kept.
+        for length in [None, Some(HOUR)] {
+            hold(&stage, "key:replaced", length).await;
+            hold(&stage, "key:later", length).await;
+            hold(&stage, "key:over", length).await;
+        }
+        release(&stage, "key:released").await;
+        hold(&stage, "key:released", None).await;
+        stage.pass(2 * SECOND);
+        assert!(stage.store.delete_ended_holds(9).await.unwrap() >= 1);
+        let held = vec![jobs_of[3], jobs_of[2], jobs_of[1], jobs_of[0]];
+        assert_eq!(jobs(&stage, &one).await, held);
+        assert_eq!(jobs(&stage, &ready).await, [jobs_of[5], jobs_of[4]]);
+        stage.store.cancel_operation(one.id, Author::anyone()).await.unwrap().unwrap();
+        assert_eq!(jobs(&stage, &two).await, held, "the end of another one takes nothing away");
+        assert_eq!(jobs(&stage, &one).await, []);
+    });
+}
+
+#[test]
+fn few_operations_at_once_ask_why_jobs_wait() {
+    on_every_store(|stage| async move {
+        for _ in 0..bounds::OPERATIONS_OPEN_WITH_HOLDS_MAX {
+            start(&stage, "state:held").await;
+        }
+        assert_eq!(try_start(&stage, "state:ready").await, None);
+        assert!(try_start(&stage, "state:delayed").await.is_some(), "it keeps no holds");
+        let first = stage.store.open_operations().await.unwrap().remove(0);
+        stage.store.cancel_operation(first.id, Author::anyone()).await.unwrap().unwrap();
+        assert!(try_start(&stage, "state:ready").await.is_some());
+    });
+}
+
+/// Of an operation that lost what it began with nobody knows the jobs: none is taken for one that nothing kept waiting.
+#[test]
+fn an_operation_that_lost_what_it_began_with_takes_no_job() {
+    block_on(async {
+        let stage = Stage::new(Kind::Sqlite).await;
+        stage.add(COUNT, "a").await;
+        let operation = start(&stage, "state:ready").await;
+        let other = rusqlite::Connection::open(stage.file()).unwrap();
+        other.busy_timeout(10 * SECOND).unwrap();
+        other.execute("DELETE FROM operation_waits", []).unwrap();
+        let new = FindRequest::new(Arc::new(operation.query().unwrap()), Arc::default(), 9);
+        let error = stage.store.find(FindRequest { as_of: Some(operation.as_of()), ..new }).await.unwrap_err();
+        assert!(error.to_string().contains("cancel it, and start another one"), "{error}");
+    });
+}
+
+/// A job is cancelled and retried between the moment when a step found it and the moment when it is taken.
+#[test]
+fn a_job_that_was_retried_since_it_was_found_is_not_changed() {
+    on_every_store(|stage| async move {
+        let job = stage.add(COUNT, "a").await;
+        let operation = start(&stage, "state:waiting").await;
+        let step = operation.step_on(&[stage.seen(job).await.job], 0, None);
+        stage.pass(SECOND);
+        stage.record(job, Event::CancelRequested).await.unwrap();
+        stage.record(job, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }).await.unwrap();
+        let taken = stage.store.take_operation_step(step).await.unwrap().unwrap();
+        assert_eq!((taken.changed.len(), taken.operation.skipped), (0, 1));
+        assert_eq!(stage.state(job).await, StateName::Waiting);
+    });
+}
+
+/// On PostgreSQL the events of one transaction have one moment: none of them lies between what is kept and the jobs.
+#[test]
+fn a_start_beside_other_writes_keeps_what_the_jobs_tell() {
+    block_on(async {
+        let stage = Stage::new(Kind::Postgres).await.limit(COUNT, at_most(1, None));
+        for _ in 0..20 {
+            stage.add(COUNT, "a").await;
+            let lease = stage.claim_one().await.lease;
+            let released = Event::Released {
+                attempt: lease.attempt,
+                report: crate::stage::trapped(),
+                claimable_in: Duration::ZERO,
+                usage: None,
+                origin: None,
+            };
+            let (recorded, operation) = tokio::join!(stage.record(lease.job, released), start(&stage, "state:blocked"));
+            recorded.unwrap();
+            let blocked = jobs(&stage, &operation).await;
+            assert!(!blocked.contains(&lease.job), "its own slot does not block it");
+            stage.store.cancel_operation(operation.id, Author::anyone()).await.unwrap().unwrap();
+            stage.record(lease.job, Event::CancelRequested).await.unwrap();
+        }
     });
 }
