@@ -37,9 +37,11 @@ impl Engine {
             return Err(SettingsError::NotGranted(LoadError { problems, passing: false }));
         }
         let (id, sources, its) = (plugin.id.clone(), Arc::clone(&plugin.sources), settings.clone());
-        // Compiles the schemas, which may take long.
-        let read = tokio::task::spawn_blocking(move || Manifest::of(&id, &sources, &its));
-        let mut manifest = match read.await {
+        // Compiles the schemas, which may take long; and a look at a folder may wait for another machine.
+        let read = tokio::task::spawn_blocking(move || {
+            Manifest::of(&id, &sources, &its).map(|read| (read, its.missing_folders()))
+        });
+        let (mut manifest, missing_folders) = match read.await {
             Ok(read) => read.map_err(SettingsError::Invalid)?,
             Err(error) => {
                 let problem = Problem::new(format!("the host panicked on it: {error}; this is a bug of the host"));
@@ -47,7 +49,7 @@ impl Engine {
             }
         };
         let mut notes = within_budget(&mut manifest, &plugin.id, settings, self.budget().total());
-        notes.extend(settings.missing_folders());
+        notes.extend(missing_folders);
         let problems = exports_check::problems(&manifest, &plugin.linked);
         if !problems.is_empty() {
             return Err(SettingsError::Invalid(problems));

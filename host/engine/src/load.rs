@@ -383,11 +383,13 @@ impl PluginBuilder<'_> {
         let (start_bytes, first_pages) = wasmtime_config::start_bytes_of(needed.as_ref());
         let sources = Arc::new(self.sources(&linked, sandboxes, &checked.digest).await?);
         let (id, settings, parts) = (self.id.clone(), self.settings.clone(), Arc::clone(&sources));
-        // Compiles the schemas, too.
-        let mut manifest = run_blocking(move || Manifest::of(&id, &parts, &settings)).await?.map_err(all)?;
+        // Compiles the schemas, too; and a look at a folder may wait for another machine.
+        let read =
+            run_blocking(move || Manifest::of(&id, &parts, &settings).map(|read| (read, settings.missing_folders())));
+        let (mut manifest, missing_folders) = read.await?.map_err(all)?;
         let total = self.engine.budget().total();
         let mut notes = within_budget(&mut manifest, &self.id, self.settings, total);
-        notes.extend(self.settings.missing_folders());
+        notes.extend(missing_folders);
         let problems = exports_check::problems(&manifest, &linked);
         if !problems.is_empty() {
             return Err(all(problems));

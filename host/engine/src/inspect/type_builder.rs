@@ -196,6 +196,8 @@ impl<'r> TypeBuilder<'r> {
             None => MakerResult::Resource,
             Some(error) => MakerResult::ResourceOrError(self.optional(error)?.0),
         };
+        // Each method of the resource has the name.
+        self.count(0, factory.function.name.len())?;
         Ok(Maker { name: factory.function.name.clone(), params, returns })
     }
 

@@ -239,7 +239,7 @@ impl GrantedRequest {
         {
             self.hold_key(response.status(), length).await;
         }
-        let masks = self.masks();
+        let masks = self.masks().await?;
         if let Some(masks) = &masks {
             self.mask_headers(masks, &mut response)?;
         }

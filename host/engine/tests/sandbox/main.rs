@@ -16,6 +16,7 @@ mod languages;
 mod preview1;
 mod programs;
 mod functions;
+mod methods;
 mod tables;
 mod hostile;
 mod loading;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, mkfifoat};
+use tokio::sync::Semaphore;
 use wharf_core::budget::MemoryUse;
 use wharf_core::job::Stream;
 use wharf_core::outcome::{Failure, Outcome, TimeoutKind};
@@ -242,22 +243,17 @@ async fn an_attempt_that_was_stopped_reaches_nothing_any_more() {
     assert_eq!(why, "a grant was taken away");
 }
 
-/// Says that it is ready, sleeps, and writes a file: without a loop, so that nothing but the calls themselves can stop it.
+/// Writes two lines at once, and then a file: without a loop, so that nothing but the calls themselves can stop it.
 const WRITES_LATE: &str = r#"(module
     (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-    (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "path_open"
         (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
     (memory (export "memory") 1)
-    (data (i32.const 0) "\10\00\00\00\06\00\00\00")
-    (data (i32.const 16) "ready\0alate")
-    ;; A subscription to the monotonic clock, for 500 ms.
-    (data (i32.const 80) "\01")
-    (data (i32.const 88) "\00\65\cd\1d")
+    (data (i32.const 0) "\10\00\00\00\0b\00\00\00")
+    (data (i32.const 16) "ready\0await\0alate")
     (func (export "_start")
         (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 256)))
-        (drop (call $poll (i32.const 64) (i32.const 128) (i32.const 1) (i32.const 256)))
-        (drop (call $open (i32.const 3) (i32.const 0) (i32.const 22) (i32.const 4) (i32.const 1)
+        (drop (call $open (i32.const 3) (i32.const 0) (i32.const 27) (i32.const 4) (i32.const 1)
             (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 256)))))"#;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,7 +265,9 @@ async fn files_are_out_of_reach_from_the_call_on_at_which_an_attempt_was_stopped
         let toml = format!("{dirs}\n[tasks.run]\nstream = 'lines'");
         let bytes = wat::parse_str(WRITES_LATE).unwrap();
         let plugin = scene.engine.load("late".parse().unwrap(), bytes, &settings(&toml), &|_| {}).await.unwrap();
-        let host = Arc::new(RecordingHost::default());
+        // The first line is taken. The write waits until the second is taken, too.
+        let gate = Arc::new(Semaphore::new(1));
+        let host = Arc::new(RecordingHost { gate: Some(Arc::clone(&gate)), ..RecordingHost::default() });
         let running = scene.begin(&plugin, call(&plugin, "run", ""), &host, &AttemptHandle::new());
         while host.chunks.lock().unwrap().is_empty() {
             tokio::task::yield_now().await;
@@ -277,8 +275,10 @@ async fn files_are_out_of_reach_from_the_call_on_at_which_an_attempt_was_stopped
         if is_revoked {
             plugin.revoke("a grant was taken away".to_owned());
         }
+        gate.add_permits(1);
         let ended = running.await.unwrap();
         assert_eq!(matches!(ended.outcome, Outcome::Interrupted(..)), is_revoked, "{:?}", ended.outcome);
+        assert_eq!(*host.chunks.lock().unwrap(), [&b"ready"[..], b"wait"], "the write that had begun ends as it would");
         assert_eq!(granted.path().join("late").exists(), !is_revoked);
     }
 }

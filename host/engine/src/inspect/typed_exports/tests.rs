@@ -115,3 +115,19 @@ fn names_of_functions_and_interfaces_are_counted() {
     let bytes: usize = found.functions.iter().map(|function| function.name.len()).sum();
     assert!(bytes <= bounds::TYPE_NAMES_BYTES_MAX, "{bytes}");
 }
+
+#[test]
+fn the_name_of_a_maker_is_counted_for_each_method() {
+    let methods: Vec<String> = (0..bounds::FUNCTIONS_MAX).map(|n| format!("m{n}: func();")).collect();
+    let found = exports(&format!(
+        "package a:b; interface f {{ resource r {{ {}: static func() -> r; {} }} small: func() -> u32; }} world w {{ export f; }}",
+        "a".repeat(12_000),
+        methods.join(" ")
+    ));
+    let makers = found.functions.iter().filter_map(|function| function.maker.as_ref());
+    let bytes: usize = makers.map(|maker| maker.name.len()).sum();
+    assert!((1..=bounds::TYPE_NAMES_BYTES_MAX).contains(&bytes), "{bytes}");
+    assert!(tasks(&found).contains(&"small"), "a method that is left out takes no room");
+    let is_said = found.left_out.iter().any(|problem| problem.to_string().contains("are too large"));
+    assert!(is_said, "{:?}", found.left_out);
+}

@@ -74,8 +74,11 @@ impl GrantedRequest {
     }
 
     /// Returns what masks the response: `None` if no secret may be sent to where it comes from.
-    pub(super) fn masks(&self) -> Option<Arc<Masks>> {
-        self.env.masks.of_response(self.tls, &self.host, self.port)
+    pub(super) async fn masks(&self) -> Result<Option<Arc<Masks>>, Error> {
+        let made = self.env.masks.of_response(self.tls, &self.host, self.port).await;
+        made.map_err(|_| {
+            Error::InternalError(Some("the host could not mask secrets; this is a bug of the host".to_owned()))
+        })
     }
 
     /// Masks the values of secrets in the headers of a response. A response that hides its body from the masks is refused.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::task::JoinError;
 use wharf_core::budget::MemoryUse;
 
 use super::encodings::{Form, forms};
@@ -18,8 +19,8 @@ const HELD_STEP: usize = 64;
 /// The masks of a host: plugins whose secrets have the same values share one. Clones refer to the same ones.
 #[derive(Clone)]
 pub(crate) struct SharedMasks {
-    /// Locked while one is made, so that attempts that need it at once make it once. No await is inside.
-    known: Arc<Mutex<Vec<Weak<Mask>>>>,
+    /// Locked only to look for a mask: none is made meanwhile, and no await is inside.
+    known: Arc<Mutex<Vec<Weak<SharedMask>>>>,
     budget: Budget,
 }
 
@@ -28,22 +29,48 @@ impl SharedMasks {
         SharedMasks { known: Arc::default(), budget }
     }
 
-    fn of(&self, grant: &SecretGrant) -> Arc<Mask> {
+    /// Returns the mask of a secret, which may not be made yet.
+    fn of(&self, grant: &SecretGrant) -> Arc<SharedMask> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|mask| mask.strong_count() > 0);
-        let is_of = |mask: &Arc<Mask>| grant.values().eq(&mask.values);
+        let is_of = |mask: &Arc<SharedMask>| grant.values().eq(&mask.values);
         if let Some(mask) = known.iter().filter_map(Weak::upgrade).find(is_of) {
             return mask;
         }
-        let mask = Arc::new(Mask::new(grant, &self.budget));
+        let values = grant.values().cloned().collect();
+        let mask = Arc::new(SharedMask { values, made: OnceLock::new(), making: Arc::default() });
         known.push(Arc::downgrade(&mask));
         mask
     }
 }
 
+/// The mask of some values, made when it is first needed.
+struct SharedMask {
+    values: Vec<SecretValue>,
+    made: OnceLock<Arc<Mask>>,
+    /// Locked while the mask is made: those who need it meanwhile wait, and keep no thread.
+    making: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl SharedMask {
+    /// Returns the mask. Making one takes long: a thread for such work does it, and goes on when nobody waits any more.
+    async fn made(self: &Arc<Self>, budget: &Budget) -> Result<Arc<Mask>, JoinError> {
+        if let Some(mask) = self.made.get() {
+            return Ok(Arc::clone(mask));
+        }
+        let making = Arc::clone(&self.making).lock_owned().await;
+        let (shared, budget) = (Arc::clone(self), budget.clone());
+        let make = move || {
+            let _making = making;
+            Arc::clone(shared.made.get_or_init(|| Arc::new(Mask::new(&shared.values, &budget))))
+        };
+        tokio::task::spawn_blocking(make).await
+    }
+}
+
 /// The masks of all secrets of one plugin. Each is looked for with the first response that needs it.
 pub(crate) struct PluginMasks {
-    own: Vec<(SecretGrant, OnceLock<Arc<Mask>>)>,
+    own: Vec<(SecretGrant, OnceLock<Arc<SharedMask>>)>,
     shared: SharedMasks,
 }
 
@@ -56,19 +83,23 @@ impl PluginMasks {
     /// Returns the masks of a response that comes from this place: those of the secrets that may be sent there. `None` if there are none.
     ///
     /// No other response is masked: who knows which texts are masked could try many.
-    pub(crate) fn of_response(&self, tls: bool, host: &str, port: u16) -> Option<Arc<Masks>> {
+    ///
+    /// # Errors
+    /// If the host panicked while it made a mask: then the response must not be passed on.
+    pub(crate) async fn of_response(&self, tls: bool, host: &str, port: u16) -> Result<Option<Arc<Masks>>, JoinError> {
         let is_for = |grant: &SecretGrant| tls && grant.is_for(tls, host, port) && grant.values().next().is_some();
-        let own = self.own.iter().enumerate().filter(|(_, (grant, _))| is_for(grant));
-        let all: Vec<(usize, Arc<Mask>)> =
-            own.map(|(at, (grant, mask))| (at, Arc::clone(mask.get_or_init(|| self.shared.of(grant))))).collect();
-        let held = all.iter().map(|(_, mask)| mask.held).max()?;
-        Some(Arc::new(Masks { all, held }))
+        let mut all = Vec::new();
+        for (at, (grant, mask)) in self.own.iter().enumerate().filter(|(_, (grant, _))| is_for(grant)) {
+            let mask = mask.get_or_init(|| self.shared.of(grant));
+            all.push((at, mask.made(&self.shared.budget).await?));
+        }
+        let held = all.iter().map(|(_, mask)| mask.held).max();
+        Ok(held.map(|held| Arc::new(Masks { all, held })))
     }
 }
 
 /// The mask of one secret: of its value, and of those that it had before.
 struct Mask {
-    values: Vec<SecretValue>,
     matcher: Matcher,
     texts: Vec<Text>,
     /// The forms as names of headers have them, which are in lower case.
@@ -88,8 +119,7 @@ struct Text {
 }
 
 impl Mask {
-    fn new(grant: &SecretGrant, budget: &Budget) -> Mask {
-        let values: Vec<SecretValue> = grant.values().cloned().collect();
+    fn new(values: &[SecretValue], budget: &Budget) -> Mask {
         let mut all: Vec<Form> = values.iter().flat_map(|value| forms(value.as_str())).collect();
         all.sort_unstable();
         // Of two that are the same text, the one in base64 is left.
@@ -113,7 +143,7 @@ impl Mask {
         let bytes = matcher.bytes() + texts_bytes + names.iter().map(String::len).sum::<usize>();
         // Made by now, and none can be left out: it counts whether there is room or not.
         let room = budget.reserve_anyway(MemoryUse::Attempts, bytes as u64);
-        Mask { values, matcher, texts, names, held: longest.next_multiple_of(HELD_STEP), _room: room }
+        Mask { matcher, texts, names, held: longest.next_multiple_of(HELD_STEP), _room: room }
     }
 }
 
@@ -162,8 +192,8 @@ impl Masks {
 pub(super) struct Scan {
     /// For each mask.
     places: Vec<Place>,
-    /// Bytes that may be part of a value that goes on, whatever the value is.
-    held: Bytes,
+    /// Bytes that may be part of a value that goes on, whatever the value is. All are printable.
+    held: BytesMut,
     /// The character after the last match has bits of the value if it is one of base64.
     is_next_masked: bool,
     /// The places of the secrets that were found, each once.
@@ -173,20 +203,19 @@ pub(super) struct Scan {
 impl Scan {
     pub(super) fn new(masks: &Masks) -> Scan {
         let places = vec![Place::default(); masks.all.len()];
-        Scan { places, held: Bytes::new(), is_next_masked: false, found: Vec::new() }
+        Scan { places, held: BytesMut::new(), is_next_masked: false, found: Vec::new() }
     }
 
     /// Takes the next bytes, and returns those that can be no part of a value that goes on: masked, and in order. How many they are
     /// depends on which bytes are printable, and on the length of the longest form, but on nothing else of the values.
     pub(super) fn feed(&mut self, masks: &Masks, bytes: Bytes) -> Bytes {
         let known = self.held.len();
-        let mut whole = bytes;
-        if known > 0 {
-            let mut joined = BytesMut::with_capacity(known + whole.len());
-            joined.extend_from_slice(&self.held);
-            joined.extend_from_slice(&whole);
-            whole = joined.freeze();
+        // With as much room again: else a server that sends single bytes would have all that is held copied for each.
+        if self.held.capacity() - known < bytes.len() {
+            self.held.reserve(bytes.len().max(known));
         }
+        self.held.extend_from_slice(&bytes);
+        let whole = &mut self.held;
         // From and to of what is masked, in order and apart.
         let mut spans: Vec<(usize, usize)> = Vec::new();
         for at in known..whole.len() {
@@ -205,18 +234,14 @@ impl Scan {
                 }
             }
         }
-        if !spans.is_empty() {
-            let mut masked = BytesMut::from(whole);
-            for (from, to) in spans {
-                masked[from..to].fill(b'*');
-            }
-            whole = masked.freeze();
+        for (from, to) in spans {
+            whole[from..to].fill(b'*');
         }
         // No form has a byte that is not printable, such as a line end: what stands before one is complete.
-        let last = whole.iter().rev().take(masks.held);
-        let kept = last.take_while(|byte| (b' '..=b'~').contains(byte)).count();
-        self.held = whole.split_off(whole.len() - kept);
-        whole
+        let printable = bytes.iter().rev().take_while(|byte| (b' '..=b'~').contains(*byte)).count();
+        let all = if printable == bytes.len() { known + printable } else { printable };
+        let passed = whole.len() - all.min(masks.held);
+        if passed == 0 { Bytes::new() } else { whole.split_to(passed).freeze() }
     }
 
     /// Returns true if nothing is held back.
@@ -226,7 +251,7 @@ impl Scan {
 
     /// Returns what was held back, at the end.
     pub(super) fn finish(&mut self) -> Bytes {
-        std::mem::take(&mut self.held)
+        std::mem::take(&mut self.held).freeze()
     }
 }
 

@@ -9,6 +9,9 @@ use hyper::body::{Body, Frame};
 
 use super::mask::{Masks, Scan};
 
+/// Frames of which nothing is passed on, in one poll: after so many, others have their turn. A server chooses how small they are.
+const SILENT_FRAMES_MAX: usize = 64;
+
 /// Takes the places of the secrets that a body had, at its end.
 type OnEnd = Box<dyn FnOnce(&[usize]) + Send>;
 
@@ -40,7 +43,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for MaskedBody<B> {
         if let Some(next) = this.next.take() {
             return Poll::Ready(Some(Ok(next)));
         }
+        let mut silent_frames = 0;
         while !this.is_ended {
+            if silent_frames == SILENT_FRAMES_MAX {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            silent_frames += 1;
             match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {

@@ -1,10 +1,17 @@
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Wake, Waker};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use futures_util::FutureExt as _;
+use hyper::body::{Body, Frame};
 use tokio::runtime::Runtime;
 
 use super::*;
+use crate::sandbox::secrets::masked_body::MaskedBody;
 use crate::spec::grants::PluginSettings;
 use crate::spec::secret::{Secret, SecretValue};
 
@@ -25,9 +32,11 @@ fn grants(values: &[&str], earlier: &[&str]) -> SecretGrants {
     settings.secrets
 }
 
+/// The runtime of the budgets, and of the threads that make masks.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+
 /// The masks of a host, and its budget.
 fn host() -> (SharedMasks, Budget) {
-    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
     let _inside = RUNTIME.enter();
     let budget = Budget::new(1 << 30);
     (SharedMasks::new(budget.clone()), budget)
@@ -37,8 +46,12 @@ fn plugin(values: &[&str], earlier: &[&str]) -> PluginMasks {
     PluginMasks::new(&grants(values, earlier), &host().0)
 }
 
+fn response(of: &PluginMasks, tls: bool, host: &str, port: u16) -> Option<Arc<Masks>> {
+    RUNTIME.block_on(of.of_response(tls, host, port)).unwrap()
+}
+
 fn masks(values: &[&str]) -> Arc<Masks> {
-    plugin(values, &[]).of_response(true, HOST, 443).unwrap()
+    response(&plugin(values, &[]), true, HOST, 443).unwrap()
 }
 
 /// Masks a text that arrives in pieces of these lengths, one after the other and again.
@@ -192,16 +205,16 @@ fn what_is_passed_on_tells_nothing_of_the_value() {
 #[test]
 fn only_responses_of_the_hosts_of_a_secret_are_masked() {
     let of = plugin(&[VALUE], &[]);
-    assert!(of.of_response(true, HOST, 443).is_some());
+    assert!(response(&of, true, HOST, 443).is_some());
     for (tls, host, port) in [(false, HOST, 443), (true, HOST, 8443), (true, "else.example", 443)] {
-        assert!(of.of_response(tls, host, port).is_none(), "{tls} {host}:{port}");
+        assert!(response(&of, tls, host, port).is_none(), "{tls} {host}:{port}");
     }
 }
 
 #[test]
 fn values_that_were_replaced_are_masked_too() {
     let of = plugin(&["value-three"], &["value-two", "value-one"]);
-    let masks = of.of_response(true, HOST, 443).unwrap();
+    let masks = response(&of, true, HOST, 443).unwrap();
     let text = format!("value-one value-two value-three {}", STANDARD.encode("value-one"));
     let masked = String::from_utf8(masked(&masks, text.as_bytes(), &[5])).unwrap();
     assert!(masked.starts_with("********* ********* *********** *********"), "{masked}");
@@ -233,11 +246,89 @@ fn plugins_share_the_mask_of_one_value_and_it_counts_in_the_budget_as_long_as_it
         .into_iter()
         .collect();
     assert_eq!(used(), 0, "none is made before a response needs it");
-    let all: Vec<Arc<Masks>> = plugins.iter().map(|plugin| plugin.of_response(true, HOST, 443).unwrap()).collect();
+    let all: Vec<Arc<Masks>> = plugins.iter().map(|plugin| response(plugin, true, HOST, 443).unwrap()).collect();
     assert!(Arc::ptr_eq(&all[0].all[0].1, &all[1].all[0].1));
     assert!(!Arc::ptr_eq(&all[0].all[0].1, &all[2].all[0].1));
     let of_all = used();
     assert!((500_000..5_000_000).contains(&of_all), "{of_all}");
     drop((plugins, all));
     assert_eq!(used(), 0);
+}
+
+#[test]
+fn a_mask_that_is_being_made_delays_only_those_who_need_it() {
+    let (shared, _) = host();
+    let [one, other, same] =
+        [VALUE, "another-value", VALUE].map(|value| PluginMasks::new(&grants(&[value], &[]), &shared));
+    let wanted = shared.of(grants(&[VALUE], &[]).iter().next().unwrap());
+    RUNTIME.block_on(async {
+        let making = wanted.making.lock().await;
+        assert!(other.of_response(true, HOST, 443).await.unwrap().is_some());
+        assert!(one.of_response(true, HOST, 443).now_or_never().is_none(), "it is made once");
+        drop(making);
+        let first = one.of_response(true, HOST, 443).await.unwrap().unwrap();
+        let second = same.of_response(true, HOST, 443).await.unwrap().unwrap();
+        assert!(Arc::ptr_eq(&first.all[0].1, &second.all[0].1));
+    });
+}
+
+/// The receiver keeps the bytes that are passed on, or drops them: both are tried.
+#[test]
+fn what_is_held_back_is_not_moved_for_each_byte() {
+    let masks = &self::masks(&[VALUE]);
+    for keeps in [false, true] {
+        let (mut scan, mut kept, mut moves) = (Scan::new(masks), Vec::new(), 0);
+        for _ in 0..10_000 {
+            let before = scan.held.as_ptr().addr();
+            let passed = scan.feed(masks, Bytes::from_static(b"x"));
+            moves += usize::from(scan.held.as_ptr().addr() != before + passed.len());
+            if keeps {
+                kept.push(passed);
+            }
+        }
+        assert!(moves < 1000, "{moves}");
+    }
+}
+
+/// A body of frames of one byte, which are all there.
+struct SingleBytes(usize);
+
+impl Body for SingleBytes {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(left) = self.0.checked_sub(1) else { return Poll::Ready(None) };
+        self.0 = left;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+    }
+}
+
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_body_of_which_nothing_is_passed_on_gives_others_their_turn() {
+    let value: String = (0..300).map(|at| char::from(b'!' + (at * 7 % 90) as u8)).collect();
+    let mut body = MaskedBody::new(SingleBytes(200), masks(&[&value]), |_| ());
+    let woken = Arc::new(Woken(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut turns = 0;
+    let passed = loop {
+        match Pin::new(&mut body).poll_frame(&mut Context::from_waker(&waker)) {
+            Poll::Pending => {
+                turns += 1;
+                assert_eq!(woken.0.load(Ordering::Relaxed), turns, "it asks for its next turn itself");
+            }
+            Poll::Ready(Some(Ok(frame))) => break frame.into_data().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(passed, "x".repeat(200));
+    assert!(turns >= 2, "{turns}");
 }
