@@ -14,7 +14,8 @@ fi
 world=wharf:plugin/plugin@0.1.0
 set -- --wit-path wit
 # A plugin that sends requests imports more, which its operator sees.
-if grep -qE '^ *(from|import) +http_client' *.py; then
+imports='^[[:space:]]*(from[[:space:]]+|import[[:space:]]+(.*,[[:space:]]*)?)http_client([[:space:],;]|$)'
+if grep -rqE --include='*.py' --exclude-dir='.?*' --exclude-dir=packages "$imports" .; then
   mkdir -p build
   echo "package plugin:whole; world whole { include $world; include plugin:http/client; }" >build/whole.wit
   world=plugin:whole/whole

@@ -18,7 +18,7 @@ READ_AT_ONCE = 65536
 
 
 class RequestError(OSError):
-    """No whole response came: the request was not granted, or the connection failed."""
+    """No whole response came: the request was not valid or not granted, or the connection failed."""
 
 
 @dataclass
@@ -36,6 +36,9 @@ class Response:
 
 def request(url: str, method: str = "GET", headers: dict[str, str] | None = None, body: bytes = b"") -> Response:
     """Sends a request, and waits for the whole response. A redirect is a response: it is not followed."""
+    scheme = urlsplit(url).scheme
+    if scheme not in ("http", "https"):
+        raise RequestError(f"{method.upper()} {url}: expected http:// or https://, got {scheme or 'no scheme'}")
     try:
         return received(sent(url, method.upper(), headers or {}, body))
     except Err as failed:

@@ -70,6 +70,7 @@ fn what_a_plugin_suggests_is_accepted_without_scripts() {
 
     at("plugins/program");
     browser.until("Accepted as nightly");
+    browser.until("they wait to be accepted");
     // Another schedule has the name: it is not replaced, and another name is asked for.
     let other = json!({ "task": "words/count", "every": "2h", "payload": { "text": "a" } });
     client.put("/v1/schedules/hourly", &other).ok();
@@ -106,6 +107,20 @@ fn what_a_plugin_suggests_is_accepted_without_scripts() {
             is_sound(&browser, page);
         }
     }
+
+    // Once all is accepted, nothing waits.
+    browser.look(1280, 900, false);
+    let only = "[schedules.nightly]\ntask = \"run\"\ncron = \"0 4 * * *\"\n";
+    std::fs::write(host.plugin_file("program").with_extension("toml"), only).expect("written");
+    eventually("the plugin is loaded anew", || (cron_of_suggestion(client)? == "0 4 * * *").then_some(()));
+    at("plugins/program");
+    browser.until("they wait to be accepted");
+    browser.click(&format!("{} button", form("nightly")));
+    eventually("it leads to the schedule", || browser.address().ends_with("/schedules/nightly").then_some(()));
+    at("plugins/program");
+    browser.until("Accepted as nightly");
+    let waits = browser.run("return document.body.innerText.includes('they wait to be accepted')");
+    assert_eq!(waits, false);
 }
 
 #[test]

@@ -55,11 +55,13 @@ fn checked(project: &Project) -> String {
 #[test]
 fn python_s_helper_sends_requests_where_they_are_granted() {
     let project = Project::new(Language::Python);
-    project.replace(
-        "app.py",
-        "import late_imports",
-        "import late_imports\nfrom http_client import RequestError, request",
+    // Any source of the project may import the helper.
+    std::fs::create_dir(project.file("calls")).expect("a folder");
+    project.put(
+        "calls/__init__.py",
+        "import json, http_client\n\nRequestError, request = http_client.RequestError, http_client.request\n",
     );
+    project.replace("app.py", "import late_imports", "import late_imports\nfrom calls import RequestError, request");
     project.replace(
         "app.py",
         "return line_of(count(order))",
@@ -86,4 +88,11 @@ fn python_s_helper_sends_requests_where_they_are_granted() {
     assert_eq!(job["state"], "failed", "{job}");
     let report = job["report"]["text"].as_str().unwrap_or_default();
     assert!(report.contains("POST https://example.com/: ") && report.contains("Denied"), "{report}");
+
+    for (url, scheme) in [("ftp://example.com/", "ftp"), ("example.com/path", "no scheme")] {
+        let job = host.run("shout/count", json!({ "text": url }));
+        assert_eq!(job["state"], "failed", "{job}");
+        let report = job["report"]["text"].as_str().unwrap_or_default();
+        assert!(report.contains(&format!("POST {url}: expected http:// or https://, got {scheme}")), "{report}");
+    }
 }

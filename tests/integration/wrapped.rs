@@ -22,7 +22,8 @@ fn is_proven(project: &Project, source: &str, right: (Call<'_>, Value), wrong: (
     project.build();
     let ((right, payload), result) = right;
     let ((wrong, unfit), words) = wrong;
-    let settings = format!("[plugins.shout.tasks.{wrong}]\nretry = {{ backoff = \"1s..1s\" }}");
+    // Enough attempts for a slow start after the crash.
+    let settings = format!("[plugins.shout.tasks.{wrong}]\nretry = {{ attempts = 1000, backoff = \"1s..1s\" }}");
     let mut host = Setup::default().settings(&settings).start();
     project.drop_into(&host);
     let checked = host.cli(&["check", &host.plugin_file("shout").display().to_string()]).output().expect("it starts");
@@ -51,7 +52,7 @@ fn is_proven(project: &Project, source: &str, right: (Call<'_>, Value), wrong: (
 #[test]
 fn a_crate_becomes_a_function() {
     let project = Project::plain(Language::Rust);
-    project.replace("Cargo.toml", "[dependencies]\n", "[dependencies]\ncsv = \"1.3\"\n");
+    project.replace("Cargo.toml", "[dependencies]\n", "[dependencies]\ncsv = \"=1.4.0\"\n");
     project.put(
         "wit/world.wit",
         "package example:functions;\n\nworld functions {\n    \

@@ -4,8 +4,10 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::sync::oneshot;
 use tracing::warn;
 use wharf_runner::Host;
 
@@ -15,8 +17,16 @@ use crate::config::has_service_manager;
 const MESSAGES_MAX: usize = 64;
 /// The loop is asked this often within the time after which the service manager takes the host for hung.
 const TURNS_PER_TIMEOUT: u32 = 3;
+/// A host that ends waits for this time at most until the service manager was told.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-type Message = Vec<NotifyState<'static>>;
+/// An order to the thread that sends.
+enum Message {
+    /// Tells the service manager.
+    Tell(Vec<NotifyState<'static>>),
+    /// Answers once all earlier messages are sent.
+    Answer(oneshot::Sender<()>),
+}
 
 /// The state of the host, as the service manager was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +78,7 @@ impl ServiceManager {
             self.change(&[Told::Starting], Told::Ready);
             let Some(interval) = interval else { return };
             if let Some(listener) = &self.0 {
-                listener.send(vec![NotifyState::Watchdog]);
+                listener.tell(vec![NotifyState::Watchdog]);
             }
             tokio::time::sleep(interval).await;
         }
@@ -89,6 +99,17 @@ impl ServiceManager {
         self.change(&[Told::Starting, Told::Ready, Told::Reloading], Told::Stopping);
     }
 
+    /// Waits until the service manager was told all, so that the end of the process loses nothing. One that does not read is not waited
+    /// for long.
+    pub(crate) async fn told(&self) {
+        let Some(listener) = &self.0 else { return };
+        let (answer, answered) = oneshot::channel();
+        if listener.messages.try_send(Message::Answer(answer)).is_ok() {
+            // In vain if the time is over, or if the thread has ended.
+            let _ = tokio::time::timeout(SEND_TIMEOUT, answered).await;
+        }
+    }
+
     /// Tells that the host is in another state, if it is in one of `from`.
     fn change(&self, from: &[Told], to: Told) {
         let Some(listener) = &self.0 else { return };
@@ -98,7 +119,7 @@ impl ServiceManager {
         }
         *told = to;
         // Under the lock, so that messages are in the order of the states.
-        listener.send(match to {
+        listener.tell(match to {
             Told::Starting => return,
             Told::Ready => vec![NotifyState::Ready],
             // systemd asks for the moment, to tell the answer to one reload from the answer to the next.
@@ -109,9 +130,9 @@ impl ServiceManager {
 }
 
 impl Listener {
-    fn send(&self, message: Message) {
+    fn tell(&self, states: Vec<NotifyState<'static>>) {
         // Full if nobody reads.
-        let _ = self.messages.try_send(message);
+        let _ = self.messages.try_send(Message::Tell(states));
     }
 }
 
@@ -119,7 +140,15 @@ impl Listener {
 fn send(messages: &Receiver<Message>) {
     let mut failed = false;
     for message in messages {
-        let sent = sd_notify::notify(&message);
+        let states = match message {
+            Message::Tell(states) => states,
+            Message::Answer(answer) => {
+                // Nobody waits any more if it took too long.
+                let _ = answer.send(());
+                continue;
+            }
+        };
+        let sent = sd_notify::notify(&states);
         if let (Err(error), false) = (&sent, failed) {
             warn!("could not tell the service manager how far the host is: {error}; NOTIFY_SOCKET names its socket");
         }
@@ -129,7 +158,16 @@ fn send(messages: &Receiver<Message>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+
+    fn states(message: Message) -> Vec<NotifyState<'static>> {
+        match message {
+            Message::Tell(states) => states,
+            Message::Answer(_) => Vec::new(),
+        }
+    }
 
     #[test]
     fn each_state_is_told_once_and_in_order() {
@@ -148,7 +186,7 @@ mod tests {
         manager.reloaded();
         manager.stopping();
         manager.reloading();
-        let first = |message: Message| message[0].to_string();
+        let first = |message: Message| states(message)[0].to_string();
         let told: Vec<String> = told.try_iter().map(first).collect();
         assert_eq!(told, ["READY=1", "RELOADING=1", "READY=1", "RELOADING=1", "STOPPING=1"]);
     }
@@ -159,7 +197,7 @@ mod tests {
         let manager = ServiceManager::to(messages);
         manager.change(&[Told::Starting], Told::Ready);
         manager.reloading();
-        let told: Vec<String> = told.try_iter().flatten().map(|part| part.to_string()).collect();
+        let told: Vec<String> = told.try_iter().flat_map(states).map(|part| part.to_string()).collect();
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(
             told[2].strip_prefix("MONOTONIC_USEC=").is_some_and(|moment| moment.parse::<u64>().is_ok()),
@@ -174,5 +212,42 @@ mod tests {
         manager.change(&[Told::Starting], Told::Ready);
         manager.reloading();
         manager.stopping();
+    }
+
+    #[tokio::test]
+    async fn a_host_that_ends_waits_until_all_is_told() {
+        let (messages, to_tell) = sync_channel(MESSAGES_MAX);
+        let manager = ServiceManager::to(messages);
+        manager.stopping();
+        let (tell, told) = sync_channel(MESSAGES_MAX);
+        let slow = thread::spawn(move || {
+            for message in to_tell {
+                match message {
+                    Message::Tell(states) => {
+                        thread::sleep(SEND_TIMEOUT / 10);
+                        tell.send(states[0].to_string()).unwrap();
+                    }
+                    Message::Answer(answer) => answer.send(()).unwrap(),
+                }
+            }
+        });
+        manager.told().await;
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), ["STOPPING=1"]);
+        drop(manager);
+        slow.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_host_that_ends_does_not_wait_for_a_service_manager_that_does_not_read() {
+        let (messages, told) = sync_channel(2);
+        let manager = ServiceManager::to(messages);
+        let begin = Instant::now();
+        manager.stopping();
+        manager.told().await;
+        assert!(begin.elapsed() >= SEND_TIMEOUT, "the thread may still send");
+        manager.told().await;
+        drop(told);
+        manager.told().await;
+        assert!(begin.elapsed() < 10 * SEND_TIMEOUT, "{:?}", begin.elapsed());
     }
 }

@@ -252,9 +252,10 @@ fn when(schedule: &Schedule) -> String {
     }
 }
 
-/// Returns a number of milliseconds as durations are written.
+/// Returns a number of milliseconds as durations are written. A number that does not stand for a duration stays as a host sent it.
 fn length(ms: f64) -> String {
-    HumanDuration(Duration::from_secs_f64(ms.max(0.0) / 1000.0)).to_string()
+    Duration::try_from_secs_f64(ms / 1000.0)
+        .map_or_else(|_| format!("{ms:?}ms"), |length| HumanDuration(length).to_string())
 }
 
 fn one(
@@ -325,4 +326,19 @@ fn print(schedule: &Schedule) -> anyhow::Result<()> {
         note(format!("where the clock changes: {CLOCK_LAW}"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::length;
+
+    #[test]
+    fn a_length_is_written_as_a_duration_and_a_number_that_is_none_as_it_is() {
+        for (ms, text) in [(0.0, "0s"), (0.5, "500us"), (1500.0, "1500ms"), (90_000.0, "90s"), (3_600_000.0, "1h")] {
+            assert_eq!(length(ms), text);
+        }
+        for (ms, text) in [(1e300, "1e300ms"), (f64::NAN, "NaNms"), (-1.0, "-1.0ms"), (f64::INFINITY, "infms")] {
+            assert_eq!(length(ms), text);
+        }
+    }
 }

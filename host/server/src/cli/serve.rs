@@ -88,6 +88,7 @@ async fn run(
         _ = signals.end() => {
             service.stopping();
             info!("stopped before the start was complete");
+            service.told().await;
             return Ok(ExitStatus::Done);
         }
     };
@@ -133,6 +134,7 @@ async fn run(
     stopping.cancel();
     // A client that reads slowly must not keep the host from ending.
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, serving).await;
+    service.told().await;
     if died {
         let text = "the host stopped because a bug ended the loop that runs jobs; the log has the details; start it again: \
                     jobs that ran are tried again when their leases expire";

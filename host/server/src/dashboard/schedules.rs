@@ -1,5 +1,6 @@
 //! Schedules: when each comes next, what became of its last ticks, running one at once, pausing and resuming it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -105,10 +106,15 @@ fn when(schedule: &Schedule) -> String {
     }
 }
 
+/// Number of searches for the jobs of a schedule's last ticks. One search ends before all are found where many jobs are looked at.
+const SEARCHES_MAX: usize = 4;
+
 /// A schedule as its page shows it, with the jobs of its last ticks that are not deleted.
 pub(super) struct SeenSchedule {
     schedule: Schedule,
     jobs: Vec<Job>,
+    /// True if the search for the jobs came to its end, so that a job that was not found is deleted.
+    is_searched: bool,
 }
 
 /// Reads a schedule, and the jobs of its last ticks.
@@ -119,11 +125,21 @@ pub(super) async fn read(host: &Host, id: &str) -> Result<SeenSchedule, Problem>
     let schedule = schedules::read(host, id).await?;
     let ids: Vec<&str> = schedule.recent.iter().filter_map(|tick| tick.job.as_deref()).collect();
     if ids.is_empty() {
-        return Ok(SeenSchedule { schedule, jobs: Vec::new() });
+        return Ok(SeenSchedule { schedule, jobs: Vec::new(), is_searched: true });
     }
-    let query = filter::parse("ids", &format!("id:{}", ids.join(",")), host.now())?;
-    let found = host.find(query.into(), JobOrder::Newest, None, bounds::SCHEDULE_TICKS_KEPT as u32).await?;
-    Ok(SeenSchedule { jobs: found.jobs.iter().map(Job::in_list).collect(), schedule })
+    let query = Arc::new(filter::parse("ids", &format!("id:{}", ids.join(",")), host.now())?);
+    let (mut jobs, mut after, mut is_searched): (Vec<Job>, _, _) = (Vec::new(), None, false);
+    for _ in 0..SEARCHES_MAX {
+        let max = bounds::SCHEDULE_TICKS_KEPT as u32;
+        let found = host.find(Arc::clone(&query), JobOrder::Newest, after, max).await?;
+        jobs.extend(found.jobs.iter().map(Job::in_list));
+        after = found.next;
+        is_searched = after.is_none();
+        if is_searched || jobs.len() >= ids.len() {
+            break;
+        }
+    }
+    Ok(SeenSchedule { schedule, jobs, is_searched })
 }
 
 /// Shows one schedule.
@@ -262,7 +278,12 @@ fn recent(visitor: &Visitor, seen: &SeenSchedule) -> Markup {
                             " "
                             (state(class, word))
                         }
-                        Some((id, None)) => { span class="mono" { (id) } " " span class="dim" { "deleted" } }
+                        Some((id, None)) if seen.is_searched => {
+                            span class="mono" { (id) }
+                            " "
+                            span class="dim" { "deleted" }
+                        }
+                        Some((id, None)) => a class="mono" href=(visitor.link(&format!("jobs/{id}"))) { (id) },
                         None => {}
                     }
                     @if tick.count > 1 { span class="why" { (count(tick.count)) " ticks" } }

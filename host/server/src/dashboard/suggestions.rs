@@ -105,7 +105,8 @@ pub(super) async fn of_plugin(
             }
         }
     };
-    Ok(section(&rows, all.is_empty(), 0))
+    let is_waiting = standings.iter().any(|standing| !matches!(standing, Standing::Accepted));
+    Ok(section(&rows, all.is_empty(), is_waiting, 0))
 }
 
 /// Returns the section on what plugins suggest that is no schedule yet; nothing if there is none.
@@ -122,18 +123,25 @@ pub(super) async fn of_all(host: &Host, visitor: &Visitor) -> Result<Markup, Pro
     let standings = standings(host, &looked).await?;
     let mut open =
         looked.iter().zip(&standings).filter(|(_, standing)| !matches!(standing, Standing::Accepted)).peekable();
-    let is_empty = open.peek().is_none() && more == 0;
+    let is_waiting = open.peek().is_some();
     let rows = html! { @for (suggestion, standing) in open { li { (row(visitor, suggestion, standing)) } } };
-    Ok(section(&rows, is_empty, more))
+    Ok(section(&rows, !is_waiting && more == 0, is_waiting, more))
 }
 
-fn section(rows: &Markup, is_empty: bool, more: usize) -> Markup {
+/// Returns the section with these rows. `is_waiting` says that one of them is not accepted; `more` is the number of suggestions without
+/// a row that were not looked at.
+fn section(rows: &Markup, is_empty: bool, is_waiting: bool, more: usize) -> Markup {
     html! {
         @if !is_empty {
             section id="suggested" {
-                header { h2 { "Suggested schedules" } span class="dim" { "they wait to be accepted" } }
+                header {
+                    h2 { "Suggested schedules" }
+                    @if is_waiting { span class="dim" { "they wait to be accepted" } }
+                }
                 ul class="attention" { (rows) }
-                @if more > 0 { p class="note" { (count(more as u64)) " more are on the pages of their plugins." } }
+                @if more > 0 {
+                    p class="note" { (count(more as u64)) " more were not looked at; the pages of their plugins have them." }
+                }
             }
         }
     }

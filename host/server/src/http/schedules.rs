@@ -28,8 +28,6 @@ const PAUSE_BYTES_MAX: u64 = 16 * 1024;
 const PAGE_DEFAULT: u32 = 100;
 /// Number of schedules that are read at a time.
 const READ_MAX: usize = 64;
-/// The size of the payloads of a page in bytes, of which one schedule always has its own.
-const PAGE_PAYLOADS_BYTES_MAX: usize = 1024 * 1024;
 
 /// Lists schedules, in the order of their IDs.
 pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<SchedulePage>, Problem> {
@@ -55,14 +53,14 @@ async fn read_page(
     mut after: Option<ScheduleId>,
     max: usize,
 ) -> Result<(Vec<CoreSchedule>, bool), Problem> {
-    let (mut found, mut bytes): (Vec<CoreSchedule>, usize) = (Vec::new(), 0);
+    let (mut found, mut bytes): (Vec<CoreSchedule>, u64) = (Vec::new(), 0);
     loop {
         let wanted = (max + 1 - found.len()).min(READ_MAX);
         let page = host.schedules(after, wanted as u32).await?;
         let is_last = page.len() < wanted;
         for schedule in page {
-            bytes += schedule.spec.payload.len();
-            if found.len() == max || bytes > PAGE_PAYLOADS_BYTES_MAX && !found.is_empty() {
+            bytes += schedule.spec.payload.len() as u64;
+            if found.len() == max || bytes > bounds::SCHEDULE_PAGE_BYTES_MAX && !found.is_empty() {
                 return Ok((found, true));
             }
             found.push(schedule);

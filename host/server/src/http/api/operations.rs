@@ -115,7 +115,7 @@ pub(crate) struct BulkOperation {
     /// Number of jobs that it changed.
     pub(crate) changed: u64,
     /// Number of jobs that it left out since they had moved on when it came to them: they started, ended or came back to wait after it began.
-    /// Those that are in none of the filter's states by then are not counted.
+    /// Only jobs that are in one of the filter's states by then, and may have met the filter when it began, are counted.
     pub(crate) skipped: u64,
     /// Number of jobs to try first.
     #[serde(skip_serializing_if = "Option::is_none")]
