@@ -261,6 +261,12 @@ impl Host {
         self.child.as_ref().expect("it runs").id() as i32
     }
 
+    /// Waits until the host has said this, and returns all that it said. A line may come after what it tells of can be seen elsewhere.
+    #[track_caller]
+    pub(crate) fn says(&self, text: &str) -> String {
+        eventually(&format!("the host says `{text}`"), || Some(self.said()).filter(|said| said.contains(text)))
+    }
+
     /// What the host wrote to stderr so far.
     pub(crate) fn said(&self) -> String {
         self.said.lock().expect("no panic while it is held").clone()

@@ -73,7 +73,7 @@ fn code_runs_from_memory_where_the_cache_is_mounted_noexec() {
     works(&host, "words/count");
     let job = host.run("villain-async/echo", json!("hello"));
     assert_eq!(job["state"], "succeeded", "{job}");
-    let said = host.said();
+    let said = host.says("mounted with noexec");
     assert_eq!(said.matches("mounted with noexec").count(), 1, "{said}");
 }
 
@@ -92,8 +92,7 @@ fn in_a_system_that_is_read_only_a_default_cache_is_made_among_temporary_files()
     }
     let host = Setup::default().plugin("words").default_cache().under(READ_ONLY).start();
     works(&host, "words/count");
-    let said = host.said();
-    assert!(said.contains("could not create the cache folder /nobody/.cache/wharf"), "{said}");
+    let said = host.says("could not create the cache folder /nobody/.cache/wharf");
     assert!(said.contains("set `cache-dir`"), "{said}");
 }
 
@@ -156,7 +155,7 @@ fn a_full_cache_disk_is_tried_again_until_there_is_room() {
     eventually("it is loaded", || host.client().get("/v1/plugins/words").ok()["loaded"].is_object().then_some(()));
     assert_eq!(refusal(&host, "words"), None);
     works(&host, "words/count");
-    assert_eq!(host.said().matches("it is loaded again later").count(), 1, "{}", host.said());
+    assert_eq!(host.says("it is loaded again later").matches("it is loaded again later").count(), 1, "{}", host.said());
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn a_drained_host_begins_nothing_and_remembers_it_until_it_is_resumed_or_starts_
     node(&host, &["drain"]);
     let acts = host.client().get("/v1/audit?act=node-drained").ok();
     assert_eq!(acts["acts"].as_array().map(Vec::len), Some(1), "{acts}");
-    assert!(host.said().contains("draining: this host claims no jobs"), "{}", host.said());
+    host.says("draining: this host claims no jobs");
 
     let resumed = node(&host, &["resume", "self"]);
     assert_eq!(resumed["draining"], false, "{resumed}");

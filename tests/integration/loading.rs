@@ -302,8 +302,12 @@ fn small_files_are_compiled_first_and_what_was_compiled_waits_for_none_of_them()
         (enqueue(&host, &json!({ "task": "words/count", "payload": { "text": "a" } })).status == 202).then_some(())
     });
     held.go_on(&host);
-    let said = host.said();
-    let loaded: Vec<&str> =
-        said.lines().filter_map(|line| line.split_once("loaded plugin ")?.1.split(' ').next()).collect();
-    assert_eq!(loaded, [&["words"][..], &by_size].concat(), "{said}");
+    let expected = [&["words"][..], &by_size].concat();
+    let loaded = eventually("all are told", || {
+        let said = host.said();
+        let names = said.lines().filter_map(|line| line.split_once("loaded plugin ")?.1.split(' ').next());
+        let names: Vec<String> = names.map(str::to_owned).collect();
+        (names.len() >= expected.len()).then_some(names)
+    });
+    assert_eq!(loaded, expected, "{}", host.said());
 }

@@ -115,7 +115,7 @@ fn a_file_that_cannot_be_looked_at_for_a_moment_keeps_its_plugin() {
     fs::remove_file(outer.path().join("real/words.wasm")).expect("removed");
     fs::remove_file(plugins.join("hint.txt")).expect("removed");
     until_loaded(&host, &[]);
-    assert!(host.said().contains("retired plugin words"), "{}", host.said());
+    host.says("retired plugin words");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_folder_that_cannot_be_watched_is_told_once_and_scanned() {
     until_loaded(&host, &["second", "words"]);
     fs::remove_file(host.plugin_file("second")).expect("removed");
     until_loaded(&host, &["words"]);
-    let said = host.said();
+    let said = host.says("could not watch the plugin folder");
     assert_eq!(said.matches("could not watch the plugin folder").count(), 1, "{said}");
     assert_eq!(host.run("words/count", serde_json::json!({ "text": "a" }))["state"], Value::from("succeeded"));
 }

@@ -129,13 +129,12 @@ fn host_with_evil_text(format: &str) -> Host {
 #[test]
 fn no_text_forges_a_line_of_the_host_s_log() {
     let host = host_with_evil_text("text");
-    let said = host.said();
+    host.says(r"\u{1b}]0;pwned\u{7}\u{9b}2J\u{202e}good");
+    let said = host.says(FORGED);
     controls_nothing(&said);
-    assert!(said.contains(FORGED), "it is quoted");
     for line in said.lines() {
         assert!(!line.starts_with("2026-01-01"), "{line}");
     }
-    assert!(said.contains(r"\u{1b}]0;pwned\u{7}\u{9b}2J\u{202e}good"), "{said}");
 }
 
 #[test]
