@@ -19,7 +19,7 @@ use crate::ids::{JobId, ParseIdError, ScheduleId, TaskName};
 use crate::job::Token;
 use crate::key::Key;
 use crate::shared_bytes::SharedBytes;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, length_text};
 
 pub use firing::{FireRun, Fired, FiringTick, ScheduleFiring, Skip, TickInserted, TickStep};
 pub use sync::{FileSchedules, StoredSchedule, SyncAct, sync};
@@ -46,7 +46,7 @@ impl fmt::Display for Timing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Timing::Cron { expression, zone } => write!(f, "{expression} {zone}"),
-            Timing::Every(interval) => write!(f, "every {}s", interval.as_secs()),
+            Timing::Every(interval) => write!(f, "every {}", length_text(*interval)),
         }
     }
 }

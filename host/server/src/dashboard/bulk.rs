@@ -100,8 +100,8 @@ fn content(visitor: &Visitor, act: BulkAct, text: &str, found: &Preview) -> Mark
         }
         p class="note" {
             (explained(act))
-            " Only jobs that exist and match at the start of the operation are changed, each at most once. Whether a waiting job is
-            held, blocked or due is judged when the operation comes to it."
+            " Only jobs that match at the start of the operation are changed, each at most once, whatever changes meanwhile. A job that
+            has moved on by then is left out."
         }
         @if let Some(until) = found.until.filter(|_| found.more) {
             p class="note" {

@@ -156,7 +156,7 @@ fn who_saw_another_version_writes_nothing() {
         let acts = stage.store.acts(ActFilter { max: 10, ..ActFilter::default() }).await.unwrap().acts;
         assert_eq!(acts.len(), 1, "what was not written is no act");
         assert_eq!((acts[0].kind, acts[0].target.as_str()), (ActKind::ScheduleRemoved, "nightly"));
-        assert_eq!(acts[0].detail, "words/count at every 60s");
+        assert_eq!(acts[0].detail, "words/count at every 1m");
     });
 }
 
