@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Browser, Client, Host, Postgres, ReverseProxy, Setup, eventually, wharf};
+use crate::harness::{Browser, Client, Host, Postgres, ReverseProxy, Setup, eventually};
 
 /// Text that would run, if any page took it for markup.
 pub(crate) const HOSTILE: &str =
@@ -18,13 +18,13 @@ fn start() -> Host {
 
 /// Enqueues a job of `words/count` and returns its ID.
 #[track_caller]
-fn words(client: &Client, payload: &Value) -> String {
+pub(crate) fn words(client: &Client, payload: &Value) -> String {
     let reply = client.post("/v1/jobs", &json!({"task": "words/count", "payload": payload})).ok();
     reply["id"].as_str().expect("an ID").to_owned()
 }
 
 #[track_caller]
-fn until_state(client: &Client, id: &str, state: &str) {
+pub(crate) fn until_state(client: &Client, id: &str, state: &str) {
     eventually(&format!("{id} is {state}"), || {
         (client.get(&format!("/v1/jobs/{id}")).ok()["state"] == state).then_some(())
     });
@@ -32,7 +32,7 @@ fn until_state(client: &Client, id: &str, state: &str) {
 
 /// Enqueues jobs that fail, waits for their ends, and returns their IDs.
 #[track_caller]
-fn failed(client: &Client, count: usize) -> Vec<String> {
+pub(crate) fn failed(client: &Client, count: usize) -> Vec<String> {
     let ids: Vec<String> =
         (0..count).map(|_| words(client, &json!({"tenant": "acme", "text": "x", "fail": "discard"}))).collect();
     ids.iter().for_each(|id| until_state(client, id, "failed"));
@@ -383,48 +383,6 @@ fn hostile_text_is_text_in_every_place() {
         browser.open(&format!("{}/{bytes}", client.address()));
         assert_eq!(browser.run("return window.hit ?? null"), Value::Null, "{bytes}");
     }
-}
-
-#[test]
-fn a_token_sees_and_does_what_its_scopes_say() {
-    let (mut settings, mut tokens) = (String::new(), Vec::new());
-    for (name, rights) in [("reader", "can = ['read']"), ("tenant", "can = ['operate']\nkey = 'acme'")] {
-        let made = wharf().args(["token", "new", name, "--json"]).output().expect("the command runs");
-        let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
-        settings.push_str(&format!("[[tokens]]\nname = '{name}'\nhash = {}\n{rights}\n", made["hash"]));
-        tokens.push(made["token"].as_str().expect("a token").to_owned());
-    }
-    let host = Setup::default().plugin("words").settings(&settings).token(TOKEN).start();
-    let client = host.client();
-    let own = failed(client, 1).remove(0);
-    let other = words(client, &json!({"tenant": "globex", "text": "x", "fail": "discard"}));
-    until_state(client, &other, "failed");
-    let as_token = |token: &str| Client::new(client.address()).with_token(Some(token));
-    let (reader, tenant) = (as_token(&tokens[0]), as_token(&tokens[1]));
-    let page = |client: &Client, path: &str| {
-        let reply = client.get(path);
-        (reply.status, String::from_utf8_lossy(&reply.body).into_owned())
-    };
-    let (status, text) = page(&reader, &format!("/jobs/{own}"));
-    assert!(status == 200 && !text.contains("/retry\"") && !text.contains("Audit"), "{text}");
-    let (_, text) = page(&reader, "/plugins/words");
-    assert!(text.contains("shown to a token that is `admin`"), "{text}");
-    let (status, text) = page(&reader, "/limits");
-    assert!(status == 200 && !text.contains("<form class=\"fields\""), "{text}");
-    assert_eq!(page(&reader, "/audit").0, 403);
-    assert_eq!(page(&reader, "/run").0, 403);
-    assert_eq!(page(&tenant, &format!("/jobs/{own}")).0, 200);
-    assert_eq!(page(&tenant, &format!("/jobs/{other}")).0, 404);
-    assert_eq!(page(&tenant, &format!("/jobs/{other}/payload")).0, 404);
-    let (_, list) = page(&tenant, "/jobs");
-    assert!(list.contains(&own) && !list.contains(&other) && !list.contains("globex"), "{list}");
-    for path in ["/failures", "/limits", "/plugins", "/nodes", "/operations", "/broadcasts", "/live/overview"] {
-        assert_eq!(page(&tenant, path).0, 403, "{path}");
-    }
-    // Without the mark of a form, nothing is changed.
-    let bare = client.post_bytes(&format!("/jobs/{own}/retry"), "application/x-www-form-urlencoded", b"");
-    assert_eq!(bare.status, 403);
-    assert_eq!(client.get(&format!("/v1/jobs/{own}")).ok()["attempt"], 1);
 }
 
 #[test]

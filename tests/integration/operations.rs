@@ -38,6 +38,27 @@ fn count(client: &Client, act: &str, filter: &str) -> u64 {
     preview["count"].as_u64().expect("a count")
 }
 
+/// Returns two hosts of one store.
+fn two_hosts() -> (Host, Host) {
+    let address = shared_address();
+    let host = || Setup::default().plugin("villain").database(&address).start();
+    (host(), host())
+}
+
+/// Kills a host, and checks that the other one, or the host itself after another start, changes as many jobs with an operation as there
+/// are. Returns the client of who did.
+fn changes_many_after_a_kill<'h>(killed: &'h mut Host, other: Option<&'h Host>, id: &str) -> &'h Client {
+    killed.kill();
+    if other.is_none() {
+        killed.start();
+    }
+    let client = other.map_or(killed.client(), Host::client);
+    let operation = ended(client, id);
+    let numbers = (&operation["state"], &operation["changed"], &operation["skipped"]);
+    assert_eq!(numbers, (&json!("done"), &json!(MANY), &json!(0)), "{operation}");
+    client
+}
+
 /// Cancels many jobs, and kills the host that does it while it does.
 fn is_finished_after_a_kill(mut killed: Host, other: Option<&Host>) {
     enqueue_delayed(killed.client(), MANY);
@@ -45,14 +66,7 @@ fn is_finished_after_a_kill(mut killed: Host, other: Option<&Host>) {
     let id = start(killed.client(), &json!({ "act": "cancel", "where": "plugin:villain" }));
     enqueue_delayed(killed.client(), 10);
     eventually("it is on its way", || (show(killed.client(), &id)["changed"].as_u64() > Some(0)).then_some(()));
-    killed.kill();
-    if other.is_none() {
-        killed.start();
-    }
-    let client = other.map_or(killed.client(), Host::client);
-    let operation = ended(client, &id);
-    let numbers = (&operation["state"], &operation["changed"], &operation["skipped"]);
-    assert_eq!(numbers, (&json!("done"), &json!(MANY), &json!(0)), "{operation}");
+    let client = changes_many_after_a_kill(&mut killed, other, &id);
     assert_eq!(count(client, "retry", "state:cancelled"), MANY as u64);
     assert_eq!(count(client, "cancel", "state:waiting"), 10, "those that came later are no part of it");
 }
@@ -64,9 +78,7 @@ fn an_operation_goes_on_after_its_host_was_killed() {
 
 #[test]
 fn another_host_finishes_the_operation_of_one_that_was_killed() {
-    let address = shared_address();
-    let host = || Setup::default().plugin("villain").database(&address).start();
-    let (first, second) = (host(), host());
+    let (first, second) = two_hosts();
     is_finished_after_a_kill(first, Some(&second));
 }
 
@@ -86,14 +98,7 @@ fn is_about_the_jobs_of_its_beginning(mut killed: Host, other: Option<&Host>) {
     client.delete("/v1/holds?key=held");
     client.post("/v1/holds", &json!({ "all": true })).ok();
     enqueue("held", 5);
-    killed.kill();
-    if other.is_none() {
-        killed.start();
-    }
-    let client = other.map_or(killed.client(), Host::client);
-    let operation = ended(client, &id);
-    let numbers = (&operation["state"], &operation["changed"], &operation["skipped"]);
-    assert_eq!(numbers, (&json!("done"), &json!(MANY), &json!(0)), "{operation}");
+    let client = changes_many_after_a_kill(&mut killed, other, &id);
     assert_eq!(count(client, "cancel", "key:later"), 20, "these are held since then");
     assert_eq!(count(client, "cancel", "key:held"), 5, "these came later");
 }
@@ -105,9 +110,7 @@ fn an_operation_on_held_jobs_is_about_those_that_were_held_when_it_began() {
 
 #[test]
 fn another_host_knows_which_jobs_were_held_when_an_operation_began() {
-    let address = shared_address();
-    let host = || Setup::default().plugin("villain").database(&address).start();
-    let (first, second) = (host(), host());
+    let (first, second) = two_hosts();
     is_about_the_jobs_of_its_beginning(first, Some(&second));
 }
 

@@ -358,17 +358,12 @@ mod tests {
 
     #[test]
     fn an_operation_that_has_ended_says_what_it_changed() {
-        let new = NewOperation {
-            id: JobId::from_number(7).unwrap(),
-            act: BulkAct::Delete,
-            query: JobQuery::parse("key:acme", NOW).unwrap(),
-            author: ann(),
-            token: None,
-            trial: None,
-            spread: Duration::ZERO,
-            attempts: 1,
-            priority: 0,
-        };
+        let new = NewOperation::at_once(
+            JobId::from_number(7).unwrap(),
+            BulkAct::Delete,
+            JobQuery::parse("key:acme", NOW).unwrap(),
+            ann(),
+        );
         let open = new.started_at(NOW);
         assert_eq!(NewAct::of_ended_operation(&open), None);
         let done = BulkOperation { state: OperationState::Done, changed: 1_000_000, skipped: 3, ..open };

@@ -151,6 +151,13 @@ pub struct NewOperation {
 }
 
 impl NewOperation {
+    /// Returns an operation on all of its jobs at once, without a trial or a token; a retried job gets one attempt, and any priority is 0.
+    #[must_use]
+    pub fn at_once(id: JobId, act: BulkAct, query: JobQuery, author: Author) -> NewOperation {
+        let (spread, attempts, priority) = (Duration::ZERO, 1, 0);
+        NewOperation { id, act, query, author, token: None, trial: None, spread, attempts, priority }
+    }
+
     /// Returns true if a known operation came of this request, which was sent twice: its author and its token are the same. Its act and
     /// its filter are not compared, as those of jobs with one token are not.
     pub fn has_become(&self, known: &BulkOperation) -> bool {

@@ -1,14 +1,12 @@
 //! A job: its input, its status, and what its attempts left.
 
 use std::fmt;
-use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bounds;
 use crate::fingerprint::Fingerprint;
 use crate::hold::Hold;
-use crate::ids::{Group, JobId, ParseIdError, TaskName};
+use crate::ids::{Group, JobId, TaskName};
 use crate::key::{Key, Lane};
 use crate::lease::Lease;
 use crate::limits::OnConflict;
@@ -19,34 +17,11 @@ use crate::tick::JobTick;
 use crate::time::Timestamp;
 use crate::topic::Topic;
 
-/// An idempotency token of 1 to `bounds::TOKEN_BYTES_MAX` bytes. A task accepts one job for each token of a key; later ones
-/// are duplicates.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(Arc<str>);
+mod entry;
+mod token;
 
-impl Token {
-    /// Returns the token's text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Token {
-    type Err = ParseIdError;
-    fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        if text.is_empty() || text.len() > bounds::TOKEN_BYTES_MAX {
-            let reason = format!("expected 1 to {} bytes, got {}", bounds::TOKEN_BYTES_MAX, text.len());
-            return Err(ParseIdError::new("token", text, reason));
-        }
-        Ok(Token(text.into()))
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
-    }
-}
+pub use entry::{Entry, NumberedEntry, Stream};
+pub use token::{Token, UniqueToken};
 
 /// The durable broadcast that a job is part of. A durable broadcast is one job for each subscriber.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,17 +117,6 @@ impl NewJob {
         let token = self.token.clone()?;
         Some(UniqueToken { task: self.task.clone(), key: self.lane.key.clone(), token })
     }
-}
-
-/// An idempotency token with what it is unique for: one tenant's token never answers with another's job.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UniqueToken {
-    /// The task.
-    pub task: TaskName,
-    /// The key of the job's lane.
-    pub key: Option<Key>,
-    /// The token.
-    pub token: Token,
 }
 
 /// The earliest time at which a new job may run.
@@ -336,6 +300,34 @@ pub struct Job {
     pub tick: Option<Box<JobTick>>,
 }
 
+impl Job {
+    /// Returns a new job as it is when it was inserted at `now`.
+    #[must_use]
+    pub fn inserted(new: NewJob, now: Timestamp) -> Job {
+        Job {
+            status: JobStatus::new(new.due_at(now)),
+            id: new.id,
+            task: new.task,
+            lane: new.lane,
+            priority: new.priority,
+            token: new.token,
+            batch: new.batch,
+            lineage: new.lineage,
+            payload: new.payload,
+            enqueued_at: now,
+            started_at: None,
+            finished_at: None,
+            requeued_at: None,
+            retried_at: None,
+            report: None,
+            fingerprint: None,
+            result: None,
+            usage: None,
+            tick: new.tick,
+        }
+    }
+}
+
 /// A job that was just claimed, with everything that an attempt needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeasedJob {
@@ -361,66 +353,6 @@ pub struct LeasedJob {
     pub claimed_at: Timestamp,
     /// The tick that a schedule enqueued it for.
     pub tick: Option<Box<JobTick>>,
-}
-
-/// Something that a running attempt writes to its job's log.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Entry {
-    /// A part of a streamed result.
-    Chunk(SharedBytes),
-    /// A log line.
-    Log {
-        /// The stream it was written to.
-        stream: Stream,
-        /// The text of the line.
-        line: Arc<str>,
-    },
-    /// Log lines were dropped at this place, because they came faster than they could be stored or exceeded a bound.
-    LogDropped {
-        /// Number of lines that were dropped.
-        lines: u64,
-    },
-    /// The attempt's progress.
-    Progress {
-        /// The completed part of the work, from 0 to 1.
-        fraction: f32,
-        /// A message for users.
-        note: String,
-    },
-}
-
-impl Entry {
-    /// Returns the size in bytes of what the attempt wrote.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Entry::Chunk(bytes) => bytes.len(),
-            Entry::Log { line, .. } => line.len(),
-            Entry::LogDropped { .. } => 0,
-            Entry::Progress { note, .. } => note.len(),
-        }
-    }
-}
-
-/// The output stream of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-/// An entry of a job's log, as it is stored.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NumberedEntry {
-    /// The entry's number. A job's entries are numbered from 1 without gaps.
-    pub number: u64,
-    /// The number of the attempt that wrote it.
-    pub attempt: u32,
-    /// When it was stored.
-    pub at: Timestamp,
-    /// The entry.
-    pub entry: Entry,
 }
 
 /// Why a waiting job does not run now, as far as the queue itself can know.

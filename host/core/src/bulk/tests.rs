@@ -1,8 +1,6 @@
 use super::*;
 use crate::author::Author;
-use crate::ids::Group;
-use crate::job::{JobStatus, Lineage, State};
-use crate::key::Lane;
+use crate::job::{JobStatus, NewJob, State};
 
 const NOW: Timestamp = Timestamp::from_millis(5_000);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -13,17 +11,7 @@ fn id(number: u64) -> JobId {
 
 fn new(trial: Option<Trial>) -> NewOperation {
     let query = JobQuery::parse("state:failed key:acme", NOW).unwrap();
-    NewOperation {
-        id: id(100),
-        act: BulkAct::Retry,
-        query,
-        author: Author::anyone(),
-        token: None,
-        trial,
-        spread: Duration::ZERO,
-        attempts: 1,
-        priority: 0,
-    }
+    NewOperation { trial, ..NewOperation::at_once(id(100), BulkAct::Retry, query, Author::anyone()) }
 }
 
 fn step(operation: &BulkOperation, targets: &[u64], state: OperationState) -> OperationStep {
@@ -48,28 +36,10 @@ fn step(operation: &BulkOperation, targets: &[u64], state: OperationState) -> Op
 }
 
 fn job(enqueued_at: u64, finished_at: Option<u64>) -> Job {
-    let task = "a/b".parse().unwrap();
-    Job {
-        id: id(1),
-        lane: Lane { group: Group::from(&task), key: None },
-        task,
-        priority: 0,
-        token: None,
-        batch: None,
-        lineage: Lineage::default(),
-        payload: [].into(),
-        status: JobStatus { state: State::Failed, ..JobStatus::new(NOW) },
-        enqueued_at: Timestamp::from_millis(enqueued_at),
-        started_at: None,
-        finished_at: finished_at.map(Timestamp::from_millis),
-        requeued_at: None,
-        retried_at: None,
-        report: None,
-        result: None,
-        fingerprint: None,
-        usage: None,
-        tick: None,
-    }
+    let new = NewJob::ready(id(1), "a/b".parse().unwrap(), None, [].into());
+    let job = Job::inserted(new, Timestamp::from_millis(enqueued_at));
+    let status = JobStatus { state: State::Failed, ..job.status };
+    Job { status, finished_at: finished_at.map(Timestamp::from_millis), ..job }
 }
 
 #[test]

@@ -99,27 +99,8 @@ mod tests {
 
     fn job(state: State) -> Job {
         let new = NewJob::ready(JobId::from_number(7).unwrap(), "a/b".parse().unwrap(), None, [].into());
-        Job {
-            id: new.id,
-            task: new.task,
-            lane: new.lane,
-            priority: 0,
-            token: None,
-            batch: None,
-            lineage: new.lineage,
-            payload: new.payload,
-            status: JobStatus { state, ..JobStatus::new(BEFORE) },
-            enqueued_at: BEFORE,
-            started_at: None,
-            finished_at: None,
-            requeued_at: None,
-            retried_at: None,
-            report: None,
-            result: None,
-            fingerprint: None,
-            usage: None,
-            tick: None,
-        }
+        let new = Job::inserted(new, BEFORE);
+        Job { status: JobStatus { state, ..new.status }, ..new }
     }
 
     fn waiting(due: Timestamp) -> Job {

@@ -4,8 +4,7 @@ use super::*;
 use crate::author::Author;
 use crate::hold::{HoldReason, HoldScope, NewHold};
 use crate::ids::{Group, JobId};
-use crate::job::{Batch, Job, JobStatus, Lineage, State, StateName};
-use crate::key::Lane;
+use crate::job::{Batch, Job, JobStatus, NewJob, State, StateName};
 use crate::limits::{LimitTable, Limits};
 use crate::outcome::{OutcomeKind, Report};
 use crate::time::Timestamp;
@@ -17,27 +16,9 @@ fn id(number: u64) -> JobId {
 }
 
 fn job(state: State) -> Job {
-    Job {
-        id: id(7),
-        task: "image/make".parse().unwrap(),
-        lane: Lane { group: "image/make".parse().unwrap(), key: Some("acme".parse().unwrap()) },
-        priority: 0,
-        token: None,
-        batch: None,
-        lineage: Lineage::default(),
-        payload: [].into(),
-        status: JobStatus { state, ..JobStatus::new(NOW) },
-        enqueued_at: NOW,
-        started_at: None,
-        finished_at: None,
-        requeued_at: None,
-        retried_at: None,
-        report: None,
-        result: None,
-        fingerprint: None,
-        usage: None,
-        tick: None,
-    }
+    let key = Some("acme".parse().unwrap());
+    let new = Job::inserted(NewJob::ready(id(7), "image/make".parse().unwrap(), key, [].into()), NOW);
+    Job { status: JobStatus { state, ..new.status }, ..new }
 }
 
 fn query(text: &str) -> JobQuery {

@@ -243,17 +243,12 @@ mod tests {
     use super::*;
 
     fn operation(step: u64) -> BulkOperation {
-        let new = NewOperation {
-            id: JobId::from_number(9).unwrap(),
-            act: BulkAct::Retry,
-            query: JobQuery::parse("state:failed", Timestamp::default()).unwrap(),
-            author: Author::anyone(),
-            token: None,
-            trial: None,
-            spread: Duration::ZERO,
-            attempts: 1,
-            priority: 0,
-        };
+        let new = NewOperation::at_once(
+            JobId::from_number(9).unwrap(),
+            BulkAct::Retry,
+            JobQuery::parse("state:failed", Timestamp::default()).unwrap(),
+            Author::anyone(),
+        );
         BulkOperation { step, ..new.started_at(Timestamp::default()) }
     }
 

@@ -13,7 +13,7 @@ use wharf_core::failure::NewFailure;
 use wharf_core::find::WaitView;
 use wharf_core::hold::HoldTable;
 use wharf_core::ids::{JobId, JobIds, NodeId, TaskName};
-use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, UniqueToken};
+use wharf_core::job::{Job, NewJob, NumberedEntry, State, UniqueToken};
 use wharf_core::key::Lane;
 use wharf_core::lease::NodeMark;
 use wharf_core::lifecycle::{Event, Refusal};
@@ -292,28 +292,7 @@ impl MemoryQueue {
             self.apply(id, event, now).expect("a job that waits or runs can be cancelled");
         }
 
-        let (id, due) = (new.id, new.due_at(now));
-        let job = Job {
-            id,
-            task: new.task,
-            lane: new.lane,
-            priority: new.priority,
-            token: new.token,
-            batch: new.batch,
-            lineage: new.lineage,
-            payload: new.payload,
-            status: JobStatus::new(due),
-            enqueued_at: now,
-            started_at: None,
-            finished_at: None,
-            requeued_at: None,
-            retried_at: None,
-            report: None,
-            fingerprint: None,
-            result: None,
-            usage: None,
-            tick: new.tick,
-        };
+        let (id, job) = (new.id, Job::inserted(new, now));
         count(&mut self.waiting, &job.task, 1);
         self.jobs.insert(id, JobRecord { job, entries: Vec::new(), attempts: Vec::new() });
         self.tokens.extend(token.map(|token| (token, id)));

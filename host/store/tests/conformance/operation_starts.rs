@@ -24,17 +24,12 @@ async fn start(stage: &Stage, filter: &str) -> BulkOperation {
 }
 
 async fn try_start(stage: &Stage, filter: &str) -> Option<BulkOperation> {
-    let new = NewOperation {
-        id: stage.id(),
-        act: BulkAct::Cancel,
-        query: JobQuery::parse(filter, stage.store.now()).unwrap(),
-        author: Author::anyone(),
-        token: None,
-        trial: None,
-        spread: Duration::ZERO,
-        attempts: 1,
-        priority: 0,
-    };
+    let new = NewOperation::at_once(
+        stage.id(),
+        BulkAct::Cancel,
+        JobQuery::parse(filter, stage.store.now()).unwrap(),
+        Author::anyone(),
+    );
     stage.store.start_operation(new, stage.declared.clone()).await.unwrap()
 }
 

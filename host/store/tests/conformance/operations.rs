@@ -20,17 +20,7 @@ fn ann() -> Author {
 
 fn new(stage: &Stage, act: BulkAct, text: &str) -> NewOperation {
     let query = JobQuery::parse(text, stage.store.now()).unwrap();
-    NewOperation {
-        id: stage.id(),
-        act,
-        query,
-        author: ann(),
-        token: None,
-        trial: None,
-        spread: Duration::ZERO,
-        attempts: 1,
-        priority: 0,
-    }
+    NewOperation::at_once(stage.id(), act, query, ann())
 }
 
 async fn start(stage: &Stage, act: BulkAct, text: &str) -> BulkOperation {

@@ -18,17 +18,7 @@ const JOBS: usize = 20_500;
 /// Carries an operation out, step by step.
 async fn carry_out(stage: &Stage, act: BulkAct) {
     let query = JobQuery::parse("key:a", stage.store.now()).unwrap().with_states(&act.states()).unwrap();
-    let new = NewOperation {
-        id: stage.id(),
-        act,
-        query: query.clone(),
-        author: Author::anyone(),
-        token: None,
-        trial: None,
-        spread: Duration::ZERO,
-        attempts: 1,
-        priority: 0,
-    };
+    let new = NewOperation::at_once(stage.id(), act, query.clone(), Author::anyone());
     let mut operation = stage.store.start_operation(new, stage.declared.clone()).await.unwrap().unwrap();
     let (query, mut after) = (Arc::new(query), None);
     while operation.state == OperationState::Running {
